@@ -1,0 +1,23 @@
+// Package client calls services by name.
+//
+// A [Transport] is an http.RoundTripper, so any http.Client can use it:
+//
+//	c := &http.Client{Transport: client.New(reg)}
+//	resp, err := c.Get("http://user-service/users/7")
+//
+// A host without a dot and without a port is the name of a service. Its
+// instances come from a snapshot in memory, one is picked by the load this
+// process has put on each, and the request goes there. Any other host is called
+// as it is written.
+//
+// # Another instance
+//
+// A request goes to another instance when that can't do harm:
+//
+//   - nothing was sent, because the connection could not be opened;
+//   - the connection broke before anything was answered, the method is
+//     idempotent (RFC 9110, section 9.2.2) or the request has an
+//     Idempotency-Key, and its body can be sent again.
+//
+// It never does after the first byte of an answer, nor when the caller has gone.
+package client

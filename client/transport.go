@@ -1,0 +1,233 @@
+package client
+
+import (
+	"maps"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keelson-go/keelson/balance"
+	"github.com/keelson-go/keelson/registry"
+	"github.com/keelson-go/keelson/telemetry"
+)
+
+// Discoverer knows the instances of services; *registry.Registry is one.
+// Endpoints must be fast and safe for concurrent use: it is asked for every
+// attempt.
+type Discoverer interface {
+	Endpoints(service string) *balance.Set
+}
+
+// DefaultAttempts is how many instances one request may be sent to.
+const DefaultAttempts = 3
+
+// DialTimeout bounds the opening of a connection to an instance.
+const DialTimeout = 2 * time.Second
+
+// Option changes a default of [New].
+type Option func(*Transport)
+
+// WithAttempts sets how many instances one request may be sent to in all; at
+// least 1, the default is [DefaultAttempts].
+func WithAttempts(n int) Option { return func(t *Transport) { t.attempts = max(n, 1) } }
+
+// WithPicker sets how a service's picker is made; balance.P2C by default.
+func WithPicker(newPicker func() balance.Picker) Option {
+	return func(t *Transport) { t.newPicker = newPicker }
+}
+
+// WithMetrics records the duration of every attempt.
+func WithMetrics(m *telemetry.ClientMetrics) Option { return func(t *Transport) { t.metrics = m } }
+
+// WithBase sets the transport for HTTP/1 and TLS. The Transport owns it from
+// then on.
+func WithBase(base *http.Transport) Option { return func(t *Transport) { t.base = base } }
+
+// Transport sends requests to instances of services. It is safe for concurrent
+// use. A request's context ends it and whatever it waits for.
+type Transport struct {
+	discover  Discoverer
+	attempts  int
+	newPicker func() balance.Picker
+	metrics   *telemetry.ClientMetrics
+	base      *http.Transport
+	grpc      *http.Transport // HTTP/2 without TLS, which gRPC needs
+
+	mu      sync.Mutex
+	pickers atomic.Pointer[map[string]balance.Picker] // copied when a service is first called
+}
+
+// New returns a transport over the snapshot of d.
+func New(d Discoverer, opts ...Option) *Transport {
+	t := &Transport{discover: d, attempts: DefaultAttempts, newPicker: balance.P2C}
+	for _, o := range opts {
+		o(t)
+	}
+	if t.base == nil {
+		t.base = newBase()
+	}
+	t.grpc = t.base.Clone()
+	t.grpc.Protocols = new(http.Protocols)
+	t.grpc.Protocols.SetUnencryptedHTTP2(true)
+	t.pickers.Store(&map[string]balance.Picker{})
+	return t
+}
+
+func newBase() *http.Transport {
+	dialer := &net.Dialer{Timeout: DialTimeout, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		DialContext:           dialer.DialContext,
+		MaxIdleConnsPerHost:   256,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   5 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		// What passes through, passes unchanged; callers that want gzip ask for it.
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 256 << 10,
+	}
+}
+
+// Client returns an http.Client over t. It has no timeout of its own: give each
+// request a context with a deadline.
+func (t *Transport) Client() *http.Client { return &http.Client{Transport: t} }
+
+// CloseIdleConnections closes connections that no request is using.
+func (t *Transport) CloseIdleConnections() {
+	t.base.CloseIdleConnections()
+	t.grpc.CloseIdleConnections()
+}
+
+// serviceName returns the service a host stands for: a service's name, without
+// a port. "localhost" is this machine.
+func serviceName(host string) (string, bool) {
+	return host, registry.ValidName(host) && host != "localhost"
+}
+
+// RoundTrip implements http.RoundTripper. For a service's name every error is
+// an [*Error].
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	service, ok := serviceName(req.URL.Host)
+	if !ok {
+		return t.base.RoundTrip(req)
+	}
+	body := newBody(req)
+	defer body.settle()
+	var tried []*balance.Endpoint
+	var last *Error
+	for attempt := 1; attempt <= t.attempts; attempt++ {
+		ep := t.pick(service, tried)
+		if ep == nil {
+			break
+		}
+		resp, err := t.attempt(req, body, service, ep)
+		if err == nil {
+			return resp, nil
+		}
+		last = &Error{Service: service, Instance: ep.ID, Attempts: attempt, Kind: classify(req.Context(), err), Err: err}
+		if !last.Kind.retryable(req) || !body.rewind(req) {
+			break
+		}
+		tried = append(tried, ep)
+	}
+	if last == nil {
+		last = &Error{Service: service, Kind: NoInstance, Err: &registry.NoInstanceError{Service: service}}
+	}
+	return nil, last
+}
+
+func (t *Transport) pick(service string, tried []*balance.Endpoint) *balance.Endpoint {
+	set := t.discover.Endpoints(service)
+	if set.Len() == 0 {
+		return nil
+	}
+	p := t.picker(service)
+	if len(tried) == 0 {
+		return p.Pick(set)
+	}
+	return balance.PickExcept(p, set, tried)
+}
+
+// picker returns the service's own picker. Only services that have had
+// instances get one, so strangers can't make the map grow.
+func (t *Transport) picker(service string) balance.Picker {
+	if p := (*t.pickers.Load())[service]; p != nil {
+		return p
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := (*t.pickers.Load())[service]; p != nil {
+		return p
+	}
+	next := maps.Clone(*t.pickers.Load())
+	next[service] = t.newPicker()
+	t.pickers.Store(&next)
+	return next[service]
+}
+
+// attempt sends the request to one instance.
+func (t *Transport) attempt(req *http.Request, body *body, service string, ep *balance.Endpoint) (*http.Response, error) {
+	out := outgoing(req, ep)
+	if body != nil {
+		out.Body = body.lend()
+	}
+	base := t.base
+	if out.URL.Scheme == "http" && strings.HasPrefix(out.Header.Get("Content-Type"), "application/grpc") {
+		base = t.grpc
+	}
+	ep.Begin()
+	start := time.Now()
+	resp, err := base.RoundTrip(out)
+	took := time.Since(start)
+	if err != nil {
+		kind := classify(req.Context(), err)
+		ep.End(took, kind != Canceled)
+		if t.metrics != nil {
+			t.metrics.Observe(service, req.Method, 0, kind.String(), took)
+		}
+		return nil, err
+	}
+	if t.metrics != nil {
+		t.metrics.Observe(service, req.Method, resp.StatusCode, "", took)
+	}
+	resp.Request = req
+	resp.Body = countBody(resp.Body, ep, took, resp.StatusCode >= http.StatusInternalServerError)
+	return resp, nil
+}
+
+// outgoing returns req as it goes to one instance. req itself is not changed.
+func outgoing(req *http.Request, ep *balance.Endpoint) *http.Request {
+	out := new(http.Request)
+	*out = *req
+	u := *req.URL
+	u.Scheme, u.Host, _ = strings.Cut(ep.Address, "://")
+	out.URL = &u
+	if out.Host == req.URL.Host {
+		out.Host = ""
+	}
+	ctx := req.Context()
+	trace, traced := telemetry.TraceFrom(ctx)
+	id := telemetry.RequestID(ctx)
+	traced = traced && req.Header.Get("Traceparent") == ""
+	if id != "" && req.Header.Get("X-Request-Id") != "" {
+		id = ""
+	}
+	if traced || id != "" {
+		out.Header = maps.Clone(req.Header)
+		if out.Header == nil {
+			out.Header = http.Header{}
+		}
+		if traced {
+			out.Header.Set("Traceparent", trace.Child().String())
+			if trace.State != "" {
+				out.Header.Set("Tracestate", trace.State)
+			}
+		}
+		if id != "" {
+			out.Header.Set("X-Request-Id", id)
+		}
+	}
+	return out
+}
