@@ -49,7 +49,7 @@ func (t *task) launch(ctx context.Context, f func(ctx context.Context) error) {
 func (r *running) serve(ctx context.Context) error {
 	for _, p := range r.parts {
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // being told to stop is no failure
 		}
 		t := &task{part: p, ready: make(chan struct{}), done: make(chan struct{})}
 		r.tasks = append(r.tasks, t)

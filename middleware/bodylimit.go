@@ -29,7 +29,7 @@ func BodyLimit(n int64) Middleware {
 				if r.ProtoMajor == 1 {
 					w.Header().Set("Connection", "close")
 				}
-				answer(w, r, r.Context(), problem.From(&http.MaxBytesError{Limit: n}))
+				answer(r.Context(), w, r, problem.From(&http.MaxBytesError{Limit: n}))
 				return
 			}
 			if r.Body == nil || r.Body == http.NoBody {
@@ -43,7 +43,7 @@ func BodyLimit(n int64) Middleware {
 			r.Body = body
 			next.ServeHTTP(rec, r)
 			if body.exceeded.Load() && !rec.begun() {
-				answer(rec, r, rec.context(r), problem.From(&http.MaxBytesError{Limit: n}))
+				answer(rec.context(r), rec, r, problem.From(&http.MaxBytesError{Limit: n}))
 			}
 		})
 	}

@@ -28,7 +28,7 @@ func pass(next http.Handler, w http.ResponseWriter, r, inner *http.Request) {
 }
 
 // answer writes a problem that names the request's trace.
-func answer(w http.ResponseWriter, r *http.Request, ctx context.Context, p *problem.Problem) {
+func answer(ctx context.Context, w http.ResponseWriter, r *http.Request, p *problem.Problem) {
 	if t, ok := telemetry.TraceFrom(ctx); ok {
 		p.TraceID = t.TraceIDString()
 	}

@@ -191,7 +191,7 @@ func (c *cors) mark(h http.Header, r *http.Request) (allowed bool) {
 func (c *cors) preflight(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	refuse := func(detail string) {
-		answer(w, r, r.Context(), problem.New(http.StatusForbidden, problem.CodeForbidden, detail))
+		answer(r.Context(), w, r, problem.New(http.StatusForbidden, problem.CodeForbidden, detail))
 	}
 	h.Add("Vary", "Access-Control-Request-Method")
 	h.Add("Vary", "Access-Control-Request-Headers")

@@ -31,5 +31,5 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	if err == nil {
 		err = errors.New("failed without an error")
 	}
-	answer(rec, r, rec.context(r), problem.From(err))
+	answer(rec.context(r), rec, r, problem.From(err))
 }

@@ -44,7 +44,7 @@ func record(w http.ResponseWriter, r *http.Request) *recorder {
 
 // know keeps ctx for the log records of middleware outside. It does nothing if w
 // is no recorder.
-func know(w http.ResponseWriter, ctx context.Context) {
+func know(ctx context.Context, w http.ResponseWriter) {
 	if rec, ok := w.(*recorder); ok {
 		rec.ctx = ctx
 	}

@@ -27,7 +27,7 @@ func Recover(logger *slog.Logger) Middleware {
 				if cause == nil {
 					return
 				}
-				if cause == http.ErrAbortHandler {
+				if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares so, too
 					panic(cause)
 				}
 				ctx := rec.context(r)
@@ -39,7 +39,7 @@ func Recover(logger *slog.Logger) Middleware {
 				if rec.begun() {
 					panic(http.ErrAbortHandler)
 				}
-				answer(rec, r, ctx, problem.New(http.StatusInternalServerError, problem.CodeInternal,
+				answer(ctx, rec, r, problem.New(http.StatusInternalServerError, problem.CodeInternal,
 					"The request failed because of an error inside the service."))
 			}()
 			next.ServeHTTP(rec, r)

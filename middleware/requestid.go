@@ -34,7 +34,7 @@ func RequestID() Middleware {
 			}
 			w.Header()[HeaderRequestID] = []string{id}
 			inner := r.WithContext(telemetry.ContextWithRequestID(r.Context(), id))
-			know(w, inner.Context())
+			know(inner.Context(), w)
 			pass(next, w, r, inner)
 		})
 	}

@@ -30,7 +30,7 @@ func Timeout(limit time.Duration) Middleware {
 			left := limit
 			if waits, ok := callerWaits(r.Header); ok && (limit <= 0 || waits < limit) {
 				if waits <= 0 {
-					answer(w, r, r.Context(), problem.New(http.StatusGatewayTimeout, problem.CodeDeadline,
+					answer(r.Context(), w, r, problem.New(http.StatusGatewayTimeout, problem.CodeDeadline,
 						"The time the caller gave this request was over when it arrived."))
 					return
 				}
@@ -45,7 +45,7 @@ func Timeout(limit time.Duration) Middleware {
 			rec := record(w, r)
 			pass(next, rec, r, r.WithContext(ctx))
 			if !rec.begun() && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				answer(rec, r, rec.context(r), problem.From(context.DeadlineExceeded))
+				answer(rec.context(r), rec, r, problem.From(context.DeadlineExceeded))
 			}
 		})
 	}

@@ -29,7 +29,7 @@ func newLogger(cfg Config, terminal bool, resource map[string]string, getenv fun
 		h = slog.NewJSONHandler(cfg.Output, &slog.HandlerOptions{Level: cfg.LogLevel})
 		names = append(names, LogVersion, LogInstance)
 	case "text":
-		h = tint.NewHandler(cfg.Output, &tint.Options{Level: cfg.LogLevel, NoColor: !terminal || getenv("NO_COLOR") != ""})
+		h = tint.NewTextHandler(cfg.Output, &tint.Options{Level: cfg.LogLevel, NoColor: !terminal || getenv("NO_COLOR") != ""})
 	default:
 		return nil, fmt.Errorf("LogFormat %q is not known: set json, text, or nothing for text on a terminal and json elsewhere", cfg.LogFormat)
 	}
