@@ -1,0 +1,52 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// Exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitUnreachable = 3
+	exitConflict    = 6
+	exitInterrupted = 130
+)
+
+var codeNames = map[int]string{
+	exitFailed: "failed", exitUsage: "usage", exitUnreachable: "unreachable",
+	exitConflict: "conflict", exitInterrupted: "interrupted",
+}
+
+// failure is an error as a person sees it: what went wrong, what to do about
+// it, and the exit code.
+type failure struct {
+	code    int
+	message string
+	hint    string
+	detail  string // lines that explain, such as a child's last output
+	after   string // lines behind the hint, such as an example
+}
+
+func (f *failure) Error() string { return f.message }
+
+func (f *failure) print(w io.Writer, asJSON bool, s style) {
+	if asJSON {
+		// The writer is stderr: nobody is left to tell of its failure.
+		_ = json.NewEncoder(w).Encode(map[string]any{"code": codeNames[f.code], "message": f.message, "hint": f.hint})
+		return
+	}
+	fmt.Fprintf(w, "%s %s\n", s.paint(red, "error:"), f.message)
+	if f.detail != "" {
+		fmt.Fprintf(w, "%s\n", f.detail)
+	}
+	if f.hint != "" {
+		fmt.Fprintf(w, "%s %s\n", s.paint(yellow, " hint:"), f.hint)
+	}
+	if f.after != "" {
+		fmt.Fprintf(w, "\n%s", f.after)
+	}
+}

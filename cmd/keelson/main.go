@@ -1,0 +1,26 @@
+// Command keelson runs and inspects Keelson fleets.
+//
+//	keelson up            run the project's services, gateway and engine
+//	keelson services      list the services that are up, or watch them change
+//	keelson token         print a token for the development gateway
+//	keelson version       print the version
+//
+// stdout is data, stderr is talk. Exit codes: 0 ok, 1 failure, 2 usage,
+// 3 unreachable, 4 authentication, 5 not found, 6 conflict, 7 timeout,
+// 130 interrupted.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/keelson-go/keelson/lifecycle"
+)
+
+func main() {
+	ctx, forced, stop := lifecycle.Signals(context.Background())
+	app := &app{stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv, forced: forced}
+	code := app.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keelson-go/keelson/auth"
+	"github.com/keelson-go/keelson/internal/manifest"
+	"github.com/keelson-go/keelson/internal/supervise"
+	"github.com/keelson-go/keelson/platform"
+)
+
+// printer shows what `up` and its children say: the children's lines, each with
+// its service's name, on stdout, and everything else on stderr.
+type printer struct {
+	style  style
+	width  int
+	colors map[string]string
+	live   bool // stderr is a terminal: progress may be drawn over
+
+	mu     sync.Mutex
+	stdout io.Writer
+	stderr io.Writer
+	status string // the progress line on the screen, if any
+}
+
+func newPrinter(stdout, stderr io.Writer, s style, live bool, services []string) *printer {
+	p := &printer{style: s, stdout: stdout, stderr: stderr, live: live, colors: map[string]string{}}
+	for i, name := range append([]string{"gateway"}, services...) {
+		p.width = max(p.width, len(name))
+		p.colors[name] = prefixColors[i%len(prefixColors)]
+	}
+	p.width = min(p.width, 24)
+	return p
+}
+
+// line shows a child's line. A service of several instances shows which.
+func (p *printer) line(name, instance, text string) {
+	label := name
+	if n, ok := strings.CutPrefix(instance, name+"-"); ok && n != "1" {
+		label = name + "#" + n
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wipe()
+	// What is shown is for people; a stdout that is gone stops nothing.
+	_, _ = fmt.Fprintf(p.stdout, "%s %s\n", p.style.paint(p.colors[name], fmt.Sprintf("%-*s │", p.width, label)), text)
+	p.redraw()
+}
+
+// writer shows what is written to it line by line under a name.
+func (p *printer) writer(name string) io.Writer { return &lineWriter{printer: p, name: name} }
+
+type lineWriter struct {
+	printer *printer
+	name    string
+	mu      sync.Mutex
+	partial []byte
+}
+
+func (w *lineWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.partial = append(w.partial, b...)
+	for {
+		line, rest, found := bytes.Cut(w.partial, []byte("\n"))
+		if !found {
+			return len(b), nil
+		}
+		w.printer.line(w.name, "", string(line))
+		w.partial = bytes.Clone(rest)
+	}
+}
+
+// say tells the person something.
+func (p *printer) say(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wipe()
+	_, _ = fmt.Fprintf(p.stderr, format+"\n", args...)
+	p.redraw()
+}
+
+// state tells what becomes of a child, as far as its own lines don't.
+func (p *printer) state(st supervise.Status) {
+	switch st.State {
+	case supervise.Restarting:
+		p.say("%s has ended (%v); starting it again in %s", st.Instance, st.Exit, st.Delay.Round(time.Millisecond*100))
+	case supervise.Healthy:
+		if st.Restarts > 0 {
+			p.say("%s is up again", st.Instance)
+		}
+	}
+}
+
+// building shows that a package is being built until the function it returns is
+// called; on a terminal, with the seconds that it takes.
+func (p *printer) building(pkg string) (stop func()) {
+	if !p.live {
+		p.say("building %s", pkg)
+		return func() {}
+	}
+	began := time.Now()
+	stopped, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			p.progress(fmt.Sprintf("building %s … %.1fs", pkg, time.Since(began).Seconds()))
+			select {
+			case <-tick.C:
+			case <-stopped:
+				p.progress("")
+				return
+			}
+		}
+	}()
+	return func() {
+		close(stopped)
+		<-gone
+	}
+}
+
+func (p *printer) built(pkg string, took time.Duration) {
+	p.say("built %s in %.1fs", pkg, took.Seconds())
+}
+
+// progress draws a line that is drawn over by whatever comes next.
+func (p *printer) progress(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wipe()
+	p.status = text
+	p.redraw()
+}
+
+func (p *printer) wipe() {
+	if p.status != "" {
+		_, _ = io.WriteString(p.stderr, "\r\x1b[K")
+	}
+}
+
+func (p *printer) redraw() {
+	if p.status != "" {
+		_, _ = io.WriteString(p.stderr, p.status)
+	}
+}
+
+// banner says what is up, where, and what to try.
+func (p *printer) banner(s style, m *manifest.Manifest, pl *platform.Platform, key *auth.DevKey, took time.Duration) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s in %.1fs\n\n", s.paint(bold, "Everything is up"), took.Seconds())
+	row := func(title, text string) { fmt.Fprintf(&b, "  %s %s\n", s.paint(dim, fmt.Sprintf("%-9s", title)), text) }
+	row("gateway", pl.GatewayURL())
+	row("admin API", pl.AdminURL()+"/v1/services")
+	title := "services"
+	for _, name := range m.Order() {
+		for _, in := range pl.Registry().Discover(name) {
+			row(title, fmt.Sprintf("%s  %s", in.Address, in.ID))
+			title = ""
+		}
+	}
+	title = "routes"
+	for _, r := range m.Gateway.Routes {
+		var to []string
+		for _, backend := range r.Backends {
+			to = append(to, backend.Service)
+		}
+		row(title, r.Path+" → "+strings.Join(to, ", "))
+		title = ""
+	}
+	if curl := example(m, pl.GatewayURL(), key); curl != "" {
+		fmt.Fprintf(&b, "\n  Try it:\n\n  %s\n", curl)
+	}
+	fmt.Fprintf(&b, "\n  %s\n", s.paint(dim, "Ctrl-C stops everything."))
+	p.say("%s", b.String())
+}
+
+// example is a request to the first route, with a token if it needs one.
+func example(m *manifest.Manifest, base string, key *auth.DevKey) string {
+	if len(m.Gateway.Routes) == 0 {
+		return ""
+	}
+	r := m.Gateway.Routes[0]
+	url := base + path.Clean(strings.TrimSuffix(r.Path, "*"))
+	if r.Public {
+		return "curl " + url
+	}
+	token := "$TOKEN"
+	if !m.Gateway.Auth.JWT.Enabled() {
+		minted, err := key.Mint(auth.TokenRequest{Scopes: r.Scopes})
+		if err != nil {
+			return ""
+		}
+		token = minted
+	}
+	return fmt.Sprintf("curl -H \"Authorization: Bearer %s\" %s", token, url)
+}

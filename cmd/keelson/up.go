@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keelson-go/keelson/auth"
+	"github.com/keelson-go/keelson/engine"
+	"github.com/keelson-go/keelson/engine/embedded"
+	"github.com/keelson-go/keelson/internal/manifest"
+	"github.com/keelson-go/keelson/internal/ports"
+	"github.com/keelson-go/keelson/lifecycle"
+	"github.com/keelson-go/keelson/platform"
+	"github.com/keelson-go/keelson/telemetry"
+)
+
+type upFlags struct {
+	file      string
+	ephemeral bool
+	logLevel  string
+}
+
+func (a *app) upCommand() *cobra.Command {
+	var flags upFlags
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run the project's services, gateway and engine",
+		Long: "Run everything keelson.yaml names: an embedded engine, the registry, the gateway, the\n" +
+			"admin API, and each service as a process of its own, built first where it is a Go package.\n" +
+			"A service that crashes is started again; Ctrl-C drains and stops everything.",
+		Example: "  keelson up\n  keelson up --ephemeral         # keep no data\n  keelson up --file shop.yaml",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.up(cmd.Context(), flags) },
+	}
+	cmd.Flags().StringVarP(&flags.file, "file", "f", "", "manifest (default: keelson.yaml here or above)")
+	cmd.Flags().BoolVar(&flags.ephemeral, "ephemeral", false, "keep no data: it goes to a folder that is removed at the end")
+	cmd.Flags().StringVar(&flags.logLevel, "log-level", "info", "least level that is shown: debug, info, warn or error")
+	return cmd
+}
+
+func (a *app) up(ctx context.Context, flags upFlags) (err error) {
+	began := time.Now()
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(flags.logLevel)); err != nil {
+		return &failure{code: exitUsage, message: fmt.Sprintf("--log-level is %q", flags.logLevel), hint: "use debug, info, warn or error"}
+	}
+	m, err := loadManifest(flags.file)
+	if err != nil {
+		return err
+	}
+	out := newPrinter(a.stdout, a.stderr, a.style(a.stdout), terminal(a.stderr), m.Order())
+	for _, w := range m.Warnings() {
+		out.say("%s %s", a.style(a.stderr).paint(yellow, "warning:"), w)
+	}
+	work, err := openWorkspace(m.Dir(), flags.ephemeral)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, work.close()) }()
+	if err := work.reap(ctx, out); err != nil {
+		return err
+	}
+	key, err := auth.LoadOrCreateDevKey(work.path("dev.key"))
+	if err != nil {
+		return err
+	}
+	jwt, err := authenticator(ctx, m, key)
+	if err != nil {
+		return err
+	}
+	defer jwt.Close()
+	tel, err := telemetry.New(telemetry.Config{
+		Service: "gateway", LogFormat: "text", LogLevel: level, Output: out.writer("gateway"),
+	})
+	if err != nil {
+		return err
+	}
+	cfg := platform.Config{
+		Gateway: gatewayConfig(m, jwt), GatewayListen: m.Gateway.Listen, AdminListen: m.Admin.Listen,
+		Version: build().Version, Telemetry: tel, Forced: a.forced,
+	}
+	if m.Engine.URL != "" {
+		cfg.External = engine.Config{URL: m.Engine.URL, Credentials: m.Engine.Credentials, Name: "keelson up", Wait: true}
+	} else {
+		listen, credentials := work.engineListen(ctx, m.Engine.Listen)
+		cfg.Engine = embedded.Config{
+			Dir: filepath.Join(work.data, "engine"), Listen: listen, Credentials: credentials,
+			Durability: engine.Durability(m.Engine.Durability), Logger: tel.Logger(),
+		}
+	}
+	p, err := platform.Listen(ctx, cfg)
+	if err != nil {
+		return explain(err)
+	}
+	fleet, err := newFleet(ctx, m, work, p, out, flags.logLevel)
+	if err != nil {
+		return err
+	}
+	p.Add("services", func(ctx context.Context, ready func()) error {
+		ready() // the gateway answers while services build; it says 503 for them
+		return fleet.run(ctx, a.forced, func() {
+			out.banner(a.style(a.stderr), m, p, key, time.Since(began))
+		})
+	})
+	p.Add("manifest", func(ctx context.Context, ready func()) error {
+		ready()
+		return followManifest(ctx, m, out, func(next *manifest.Manifest) error {
+			return p.Reload(gatewayConfig(next, jwt))
+		})
+	})
+	err = p.Run(ctx)
+	if err == nil {
+		out.say("everything is stopped")
+	}
+	return explain(err)
+}
+
+func loadManifest(file string) (*manifest.Manifest, error) {
+	path := file
+	if path == "" {
+		found, err := manifest.Find(".")
+		if errors.Is(err, manifest.ErrNotFound) {
+			return nil, &failure{
+				code: exitUsage, message: "there is no " + manifest.Name + " in this folder or above",
+				hint: "write one such as this, in the project's root:", after: string(manifest.Example()),
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		path = found
+	}
+	m, err := manifest.Load(path)
+	if problems, ok := errors.AsType[manifest.Errors](err); ok {
+		return nil, &failure{code: exitUsage, message: filepath.Base(path) + " can't be used", detail: problems.Error()}
+	}
+	if err != nil {
+		return nil, &failure{code: exitUsage, message: err.Error()}
+	}
+	return m, nil
+}
+
+// explain makes a start's or a stop's error what a person can act on.
+func explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if busy, ok := errors.AsType[*platform.BusyError](err); ok {
+		key := map[string]string{"gateway": "gateway.listen", "admin API": "admin.listen"}[busy.Part]
+		return portFailure(busy.Part, busy.Addr, key)
+	}
+	if locked, ok := errors.AsType[*embedded.LockedError](err); ok {
+		return &failure{code: exitConflict, message: locked.Error()}
+	}
+	if start := startFailure(err); start != nil {
+		return start
+	}
+	f := &failure{code: exitFailed, message: err.Error()}
+	switch {
+	case errors.Is(err, lifecycle.ErrForced):
+		f.message = "stopped by a second signal before everything had drained"
+	case errors.Is(err, lifecycle.ErrStopTimeout):
+		f.hint = "what is named took too long to stop and was cut off"
+	}
+	return f
+}
+
+// portFailure says who holds a port, and where another one is chosen.
+func portFailure(part, addr, key string) *failure {
+	f := &failure{code: exitConflict, message: fmt.Sprintf("%s can't listen on %s: the port is in use", part, addr)}
+	if h, ok := ports.Find(addr); ok {
+		f.message += " by " + h.String()
+		f.hint = fmt.Sprintf("stop it (kill %d), or set %s in %s", h.PID, key, manifest.Name)
+	} else {
+		f.hint = fmt.Sprintf("stop what holds it, or set %s in %s", key, manifest.Name)
+	}
+	return f
+}
+
+// hostPort returns addr with the port of url, for messages.
+func hostPort(url string) string {
+	_, rest, _ := strings.Cut(url, "://")
+	if host, port, err := net.SplitHostPort(rest); err == nil {
+		return net.JoinHostPort(host, port)
+	}
+	return rest
+}
+
+// environ is this process's environment without what `up` decides itself.
+func environ() []string {
+	var kept []string
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		if name != "PORT" && !strings.HasPrefix(name, "KEELSON_") {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}

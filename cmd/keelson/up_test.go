@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keelson-go/keelson/internal/manifest"
+	"github.com/keelson-go/keelson/internal/runfile"
+	"github.com/keelson-go/keelson/internal/supervise"
+	"github.com/keelson-go/keelson/platform"
+)
+
+func testPrinter(services ...string) (*printer, *buffer, *buffer) {
+	stdout, stderr := &buffer{}, &buffer{}
+	return newPrinter(stdout, stderr, false, false, services), stdout, stderr
+}
+
+func project(t *testing.T, text string) *manifest.Manifest {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), manifest.Name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, err := manifest.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestNoManifest(t *testing.T) {
+	t.Chdir(t.TempDir())
+	got := keelson(t, nil, "up")
+	if got.code != exitUsage || !strings.Contains(got.stderr, "there is no keelson.yaml") {
+		t.Fatalf("%+v", got)
+	}
+	// What it shows to start from is a manifest.
+	_, example, _ := strings.Cut(got.stderr, "project's root:\n\n")
+	if _, err := manifest.Parse("example", []byte(example)); err != nil {
+		t.Errorf("%v\n%s", err, example)
+	}
+}
+
+func TestBadManifest(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "shop.yaml")
+	if err := os.WriteFile(path, []byte("version: 1\nservises: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := keelson(t, nil, "up", "--file", path)
+	if got.code != exitUsage || !strings.Contains(got.stderr, path+":2:1") || !strings.Contains(got.stderr, "services") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestWorkspaceIsForOne(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, err := openWorkspace(dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = openWorkspace(dir, false)
+	f, ok := errors.AsType[*failure](err)
+	if !ok || f.code != exitConflict || !strings.Contains(f.message, strconv.Itoa(os.Getpid())) {
+		t.Errorf("a second one: %v", err)
+	}
+	if err := first.close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openWorkspace(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(again.data); err != nil || !info.IsDir() || again.data == again.dir {
+		t.Errorf("an ephemeral run's data is in %s: %v", again.data, err)
+	}
+	if err := again.close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(again.data); !os.IsNotExist(err) {
+		t.Errorf("%s is left: %v", again.data, err)
+	}
+}
+
+// A run that was killed is followed on the same port with the same credentials.
+func TestEngineListen(t *testing.T) {
+	t.Parallel()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := free.Addr().String()
+	w := &workspace{}
+	check := func(listen, wantAddr, wantCredentials string) {
+		t.Helper()
+		if a, c := w.engineListen(t.Context(), listen); a != wantAddr || c != wantCredentials {
+			t.Errorf("engineListen(%q) = %q, %q; want %q, %q", listen, a, c, wantAddr, wantCredentials)
+		}
+	}
+	check("", "127.0.0.1:0", "")
+	check("127.0.0.1:4222", "127.0.0.1:4222", "")
+	w.previous.Engine = runfile.Engine{URL: "nats://" + addr, Credentials: "keelson:secret"}
+	check("", "127.0.0.1:0", "keelson:secret") // the port is taken
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check("", addr, "keelson:secret")
+	check("127.0.0.1:4222", "127.0.0.1:4222", "keelson:secret")
+}
+
+func TestChildren(t *testing.T) {
+	t.Parallel()
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	m := project(t, `
+version: 1
+gateway: {listen: "127.0.0.1:0"}
+admin: {listen: "127.0.0.1:0"}
+services:
+  users: {package: ./cmd/users, args: [serve], instances: 2, env: {KEELSON_DATABASE_URL: "postgres://x", MODE: fast, PORT: "1"}}
+  pay: {command: [node, pay.js], dependsOn: [users]}
+`)
+	p, err := platform.Listen(t.Context(), platform.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	w := &workspace{dir: "/project/.keelson", data: "/project/.keelson"}
+	out, _, _ := testPrinter()
+	f, err := newFleet(t.Context(), m, w, p, out, "warn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.members) != 3 || f.members[0].instance != "users-1" || f.members[1].instance != "users-2" || f.members[2].instance != "pay-1" {
+		t.Fatalf("members %+v", f.members)
+	}
+	c := f.child(f.members[0], "nats://127.0.0.1:4222", "keelson:secret")
+	if !slices.Equal(c.Command, []string{"/project/.keelson/bin/cmd-users", "serve"}) || c.Build == nil || c.Dir != m.Dir() {
+		t.Errorf("child %+v", c)
+	}
+	env := map[string]string{}
+	for _, e := range c.Env { // of a name that stands twice, the last one counts
+		k, v, _ := strings.Cut(e, "=")
+		env[k] = v
+	}
+	for k, want := range map[string]string{
+		"PORT": strconv.Itoa(f.members[0].port), "KEELSON_SERVICE": "users", "KEELSON_INSTANCE": "users-1", "MODE": "fast",
+		"KEELSON_ENGINE_URL": "nats://127.0.0.1:4222", "KEELSON_ENGINE_CREDENTIALS": "keelson:secret",
+		"KEELSON_ADMIN_URL": p.AdminURL(), "KEELSON_DATABASE_URL": "postgres://x", "KEELSON_LOG_LEVEL": "warn",
+	} {
+		if env[k] != want {
+			t.Errorf("%s is %q, want %q", k, env[k], want)
+		}
+	}
+	c = f.child(f.members[2], "", "")
+	if !slices.Equal(c.Command, []string{"node", "pay.js"}) || c.Build != nil || !slices.Contains(c.DependsOn, "users") ||
+		!slices.Contains(c.Env, "KEELSON_DATABASE_URL=sqlite:///project/.keelson/data/pay.db") {
+		t.Errorf("child %+v", c)
+	}
+
+	_, port, _ := net.SplitHostPort(busy.Addr().String())
+	m = project(t, "version: 1\nservices:\n  users: {command: [x], port: "+port+"}\n")
+	_, err = newFleet(t.Context(), m, w, p, out, "warn")
+	if f, ok := errors.AsType[*failure](err); !ok || f.code != exitConflict || !strings.Contains(f.message, strconv.Itoa(os.Getpid())) || !strings.Contains(f.hint, "services.users.port") {
+		t.Errorf("a busy port: %v", err)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	start := &supervise.StartError{Name: "users", Instance: "users-1", Ended: true, Exit: supervise.Exit{Code: 3}, Lines: []string{"no engine found"}}
+	f, ok := errors.AsType[*failure](explain(errors.Join(errors.New("x"), start)))
+	if !ok || f.code != exitFailed || !strings.Contains(f.message, "users-1") || !strings.Contains(f.detail, "no engine found") {
+		t.Errorf("%+v", f)
+	}
+	start = &supervise.StartError{Name: "users", Instance: "users-1", Err: &buildError{"./cmd/users", "users.go:7: undefined: x"}}
+	f, ok = errors.AsType[*failure](explain(start))
+	if !ok || f.code != exitFailed || !strings.Contains(f.message, "does not build") || !strings.Contains(f.detail, "users.go:7") {
+		t.Errorf("%+v", f)
+	}
+	if explain(nil) != nil {
+		t.Error("nothing wrong was explained")
+	}
+}
+
+func TestPrinter(t *testing.T) {
+	t.Parallel()
+	out, stdout, stderr := testPrinter("user-service")
+	out.line("user-service", "user-service-1", "one")
+	out.line("user-service", "user-service-2", "two")
+	w := out.writer("gateway")
+	for _, part := range []string{"thr", "ee\nfour\nfi", "ve\n"} {
+		if n, err := w.Write([]byte(part)); n != len(part) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	want := "user-service │ one\nuser-service#2 │ two\ngateway      │ three\ngateway      │ four\ngateway      │ five\n"
+	if got := stdout.String(); got != want {
+		t.Errorf("stdout:\n%swant:\n%s", got, want)
+	}
+	stop := out.building("./cmd/users")
+	stop()
+	if got := stderr.String(); got != "building ./cmd/users\n" {
+		t.Errorf("stderr: %q", got)
+	}
+	live := newPrinter(stdout, stderr, true, true, nil)
+	stop = live.building("./cmd/users")
+	eventually(t, "progress", func() bool { return strings.Contains(stderr.String(), "building ./cmd/users … 0.") })
+	stop()
+	if !strings.HasSuffix(stderr.String(), "\r\x1b[K") {
+		t.Errorf("the progress line is left: %q", stderr.String())
+	}
+}
+
+func TestFollowManifest(t *testing.T) {
+	t.Parallel()
+	const start = "version: 1\nservices:\n  users: {command: [x]}\ngateway:\n  routes:\n    - {path: /users/*, service: users}\n"
+	m := project(t, start)
+	out, _, stderr := testPrinter()
+	reloaded := make(chan *manifest.Manifest, 8)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- followManifest(ctx, m, out, func(next *manifest.Manifest) error {
+			reloaded <- next
+			return nil
+		})
+	}()
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(m.Path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Writing again and again: the watch may not have begun at the first time.
+	next := start + "    - {path: /more/*, service: users}\n"
+	var got *manifest.Manifest
+	for got == nil {
+		write(next)
+		select {
+		case got = <-reloaded:
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	if len(got.Gateway.Routes) != 2 {
+		t.Errorf("%d routes, want 2", len(got.Gateway.Routes))
+	}
+	write("version: 1\nroutes: oops\n")
+	eventually(t, "the complaint", func() bool { return strings.Contains(stderr.String(), "nothing changes") })
+	write(strings.Replace(next, "[x]", "[y]", 1))
+	eventually(t, "the hint", func() bool { return strings.Contains(stderr.String(), "started again") })
+	if len(reloaded) > 0 {
+		t.Error("the gateway was reloaded though nothing of it changed")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

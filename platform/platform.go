@@ -1,0 +1,296 @@
+package platform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/keelson-go/keelson/balance"
+	"github.com/keelson-go/keelson/client"
+	"github.com/keelson-go/keelson/console"
+	"github.com/keelson-go/keelson/engine"
+	"github.com/keelson-go/keelson/engine/embedded"
+	"github.com/keelson-go/keelson/gateway"
+	"github.com/keelson-go/keelson/health"
+	"github.com/keelson-go/keelson/lifecycle"
+	"github.com/keelson-go/keelson/registry"
+	"github.com/keelson-go/keelson/telemetry"
+)
+
+// DefaultStopTimeout bounds a whole stop.
+const DefaultStopTimeout = 30 * time.Second
+
+// Config says what to run. The zero value runs an engine in memory, and gateway
+// and admin API on free ports of loopback.
+type Config struct {
+	// Gateway has the routes and policies.
+	Gateway gateway.Config
+	// GatewayListen and AdminListen are host:port; "" is a free port of
+	// loopback. The admin API refuses to listen anywhere else.
+	GatewayListen, AdminListen string
+
+	// Engine configures the engine in this process. It is not used when
+	// External.URL is set: that connects to an engine that runs elsewhere.
+	Engine   embedded.Config
+	External engine.Config
+
+	// Version is shown by the gateway's /health.
+	Version string
+	// Telemetry has metrics and logs; nil means none.
+	Telemetry *telemetry.Telemetry
+	// StopTimeout bounds the whole stop; 0 means DefaultStopTimeout.
+	StopTimeout time.Duration
+	// Forced cuts the stop short when it is closed; see lifecycle.Signals.
+	Forced <-chan struct{}
+}
+
+// BusyError says that a port is taken. It unwraps to the listen error.
+type BusyError struct {
+	Part string // "gateway" or "admin API"
+	Addr string
+	Err  error
+}
+
+// Error names the part and the address.
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("platform: the %s can't listen on %s: the port is in use", e.Part, e.Addr)
+}
+
+// Unwrap returns the listen error.
+func (e *BusyError) Unwrap() error { return e.Err }
+
+// Platform is one process's engine, registry, gateway and admin API. Its
+// accessors are safe for concurrent use.
+type Platform struct {
+	config    Config
+	health    *health.Health
+	gateway   *gateway.Gateway
+	transport *client.Transport
+	group     *lifecycle.Group
+
+	gatewayListener, adminListener net.Listener
+
+	running atomic.Pointer[running]
+}
+
+// running is what exists once the engine and the registry do.
+type running struct {
+	engine   *engine.Engine
+	registry *registry.Registry
+	reaper   *registry.Reaper
+	url      string
+	secret   string
+}
+
+// Listen takes the ports and checks the configuration; nothing is served before
+// Run. A taken port is a [*BusyError].
+func Listen(ctx context.Context, cfg Config) (*Platform, error) {
+	if cfg.StopTimeout == 0 {
+		cfg.StopTimeout = DefaultStopTimeout
+	}
+	p := &Platform{config: cfg, health: health.New(cfg.Version)}
+	p.transport = client.New(fleet{p}, client.WithMetrics(cfg.Telemetry.Client()))
+	var err error
+	p.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{
+		Transport: p.transport, Health: p.health.Detail(), Services: p.services,
+		Telemetry: cfg.Telemetry, Logger: p.log(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p.gatewayListener, err = listen(ctx, "gateway", cfg.GatewayListen); err != nil {
+		return nil, err
+	}
+	if p.adminListener, err = listen(ctx, "admin API", cfg.AdminListen); err != nil {
+		return nil, errors.Join(err, p.gatewayListener.Close())
+	}
+	p.group = lifecycle.New(lifecycle.StopTimeout(cfg.StopTimeout), lifecycle.ForceOn(cfg.Forced), lifecycle.Logger(p.log()))
+	p.group.Add("health checks", func(ctx context.Context, ready func()) error {
+		ready()
+		return p.health.Run(ctx)
+	})
+	p.group.Add("engine and registry", p.runRegistry)
+	p.group.Add("admin API", p.serveAdmin)
+	return p, nil
+}
+
+func listen(ctx context.Context, part, addr string) (net.Listener, error) {
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, &BusyError{part, addr, err}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("platform: %s: %w", part, err)
+	}
+	return l, nil
+}
+
+func (p *Platform) log() *slog.Logger { return p.config.Telemetry.Logger() }
+
+// Add appends a component between the admin API and the gateway. See
+// lifecycle.Group.Add. It must not be called after Run.
+func (p *Platform) Add(name string, run func(ctx context.Context, ready func()) error) {
+	p.group.Add(name, run)
+}
+
+// Run runs everything until ctx ends or a part fails, and stops it in order. It
+// returns nil after a clean stop. It may be called once.
+func (p *Platform) Run(ctx context.Context) error {
+	p.group.Add("gateway", p.serveGateway)
+	err := p.group.Run(ctx)
+	p.transport.CloseIdleConnections()
+	p.Close()
+	return err
+}
+
+// Close gives the ports back. It is for a platform that is not run after all;
+// Run does it by itself.
+func (p *Platform) Close() {
+	for _, l := range []net.Listener{p.gatewayListener, p.adminListener} {
+		_ = l.Close() // its server has closed it already, if it ran
+	}
+}
+
+// Reload replaces the gateway's routes and policies without losing a request. A
+// bad configuration changes nothing.
+func (p *Platform) Reload(cfg gateway.Config) error { return p.gateway.Reload(cfg) }
+
+// GatewayURL returns the gateway's base URL.
+func (p *Platform) GatewayURL() string { return "http://" + p.gatewayListener.Addr().String() }
+
+// AdminURL returns the admin API's base URL.
+func (p *Platform) AdminURL() string { return "http://" + p.adminListener.Addr().String() }
+
+// Engine returns where other processes reach the engine and with what
+// credentials; both are empty before Run has started it, and for an engine in
+// this process that does not listen.
+func (p *Platform) Engine() (url, credentials string) {
+	if r := p.running.Load(); r != nil {
+		return r.url, r.secret
+	}
+	return "", ""
+}
+
+// Registry returns the registry, or nil before Run has opened it.
+func (p *Platform) Registry() *registry.Registry {
+	if r := p.running.Load(); r != nil {
+		return r.registry
+	}
+	return nil
+}
+
+// fleet is the registry as soon as there is one.
+type fleet struct{ p *Platform }
+
+func (f fleet) Endpoints(service string) *balance.Set {
+	if r := f.p.running.Load(); r != nil {
+		return r.registry.Endpoints(service)
+	}
+	return nil
+}
+
+// services is what the gateway's /services shows.
+func (p *Platform) services() any {
+	if r := p.Registry(); r != nil {
+		return r.List()
+	}
+	return []registry.Instance{}
+}
+
+// runRegistry is the engine, the registry and its reaper as one component.
+func (p *Platform) runRegistry(ctx context.Context, ready func()) (err error) {
+	r := &running{}
+	stop := context.WithoutCancel(ctx)
+	if p.config.External.URL != "" {
+		if r.engine, err = engine.Connect(ctx, p.config.External); err != nil {
+			return fmt.Errorf("connect to the engine: %w", err)
+		}
+		r.url, r.secret = p.config.External.URL, p.config.External.Credentials
+	} else {
+		server, err := embedded.Start(ctx, p.config.Engine)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, server.Stop(stop)) }()
+		if r.engine, err = server.Connect(ctx, "keelson"); err != nil {
+			return err
+		}
+		if p.config.Engine.Listen != "" {
+			r.url, r.secret = server.URL(), server.Credentials()
+		}
+	}
+	defer r.engine.Close()
+	driver, err := r.engine.RegistryDriver(ctx, p.log())
+	if err != nil {
+		return err
+	}
+	r.registry = registry.Open(stop, driver)
+	defer r.registry.Close()
+	if err := r.registry.WaitSynced(ctx); err != nil {
+		return err
+	}
+	r.reaper = registry.NewReaper(r.registry, registry.WithLogger(p.log()))
+	if err := p.health.Add("engine", r.engine.Check, health.Interval(5*time.Second)); err != nil {
+		return err
+	}
+	p.running.Store(r)
+	ready()
+	return r.reaper.Run(ctx)
+}
+
+func (p *Platform) serveAdmin(ctx context.Context, ready func()) error {
+	r := p.running.Load()
+	c, err := console.New(console.Config{
+		Listen: p.adminListener.Addr(), Registry: r.registry, LastHeartbeat: r.reaper.LastHeartbeat, Logger: p.log(),
+	})
+	if err != nil {
+		return err
+	}
+	// Streams never end by themselves: the server's context ends them.
+	return p.serve(ctx, ready, p.adminListener, c, true)
+}
+
+func (p *Platform) serveGateway(ctx context.Context, ready func()) error {
+	p.health.Started()
+	return p.serve(ctx, ready, p.gatewayListener, p.gateway, false)
+}
+
+// serve runs an HTTP server until ctx ends, then lets requests finish.
+func (p *Platform) serve(ctx context.Context, ready func(), l net.Listener, h http.Handler, cutStreams bool) error {
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	server := &http.Server{ //nolint:gosec // ServerDefaults sets its timeouts
+		Handler:     h,
+		BaseContext: func(net.Listener) context.Context { return base },
+		ErrorLog:    slog.NewLogLogger(p.log().Handler(), slog.LevelDebug),
+	}
+	gateway.ServerDefaults(server)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	ready()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	if cutStreams {
+		cancel()
+	}
+	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), p.config.StopTimeout)
+	defer stop()
+	err := server.Shutdown(grace)
+	if err != nil {
+		err = fmt.Errorf("requests still in progress were cut: %w", errors.Join(err, server.Close()))
+	}
+	<-served // http.ErrServerClosed
+	return err
+}
