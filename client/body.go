@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -25,6 +26,13 @@ func newBody(req *http.Request) *body {
 		return nil
 	}
 	return &body{source: req.Body}
+}
+
+// closeBody closes the body of a request that is not sent: a RoundTripper must.
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close() // what it says is of no use to a caller whose request failed
+	}
 }
 
 func (b *body) lend() io.ReadCloser {
@@ -139,22 +147,23 @@ type answer struct {
 	ended    atomic.Bool
 }
 
-func (a *answer) end() {
+func (a *answer) end(failed bool) {
 	if a.ended.CompareAndSwap(false, true) {
-		a.endpoint.End(a.took, a.failed)
+		a.endpoint.End(a.took, a.failed || failed)
 	}
 }
 
 func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
 	if err != nil {
-		a.end()
+		// An answer that breaks off is a failure, unless the caller broke it off.
+		a.end(!errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled))
 	}
 	return n, err
 }
 
 func (a *answer) Close() error {
-	a.end()
+	a.end(false)
 	return a.ReadCloser.Close()
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -311,6 +312,79 @@ func TestHeaders(t *testing.T) {
 	got = <-seen
 	if got.Header.Get("Traceparent") != trace.String() || got.Host != "shop.example" {
 		t.Errorf("traceparent %q and host %q were not kept", got.Header.Get("Traceparent"), got.Host)
+	}
+}
+
+func TestDeadlineGoesAlong(t *testing.T) {
+	t.Parallel()
+	seen := make(chan string, 1)
+	f, _ := users(serve(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Get("Request-Timeout") }))
+	tr := newTransport(t, f)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := do(t, tr, request(t, "GET", "http://users/", nil).WithContext(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	if ms, err := strconv.Atoi(<-seen); err != nil || ms < 30_000 || ms >= 60_000 {
+		t.Errorf("Request-Timeout %d, %v; want a little less than a minute", ms, err)
+	}
+	req := request(t, "GET", "http://users/", nil).WithContext(ctx)
+	req.Header.Set("Request-Timeout", "7")
+	if _, err := do(t, tr, req); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-seen; got != "7" {
+		t.Errorf("Request-Timeout %q, want the caller's own 7", got)
+	}
+}
+
+func TestHTTPSIsNotSentInClear(t *testing.T) {
+	t.Parallel()
+	f, _ := users(serve(t, func(http.ResponseWriter, *http.Request) { t.Error("the request was sent") }))
+	body := &once{Reader: strings.NewReader("secret")}
+	_, err := newTransport(t, f).RoundTrip(request(t, "POST", "https://users/", body))
+	if !errors.Is(err, client.ErrScheme) || body.closed.Load() != 1 {
+		t.Errorf("error %v, body closed %d times", err, body.closed.Load())
+	}
+}
+
+func TestTLSInstance(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto, " ", r.TLS != nil) }))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	base := s.Client().Transport.(*http.Transport).Clone()
+	f, _ := users(s.URL)
+	tr := newTransport(t, f, client.WithBase(base))
+	for _, content := range []string{"text/plain", "application/grpc"} {
+		req := request(t, "POST", "http://users/", strings.NewReader("x"))
+		req.Header.Set("Content-Type", content)
+		if got, err := do(t, tr, req); err != nil || got != "HTTP/2.0 true" {
+			t.Errorf("%s: got %q, %v", content, got, err)
+		}
+	}
+}
+
+// An answer that breaks off says as much about an instance as no answer.
+func TestAnswerThatBreaksOff(t *testing.T) {
+	t.Parallel()
+	f, eps := users(serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, "half")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}))
+	resp, err := newTransport(t, f).RoundTrip(request(t, "GET", "http://users/", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err == nil {
+		t.Fatal("the answer was whole")
+	}
+	if eps[0].InFlight() != 0 || eps[0].Latency() < time.Second {
+		t.Errorf("in flight %d, latency %v: it does not count as a failure", eps[0].InFlight(), eps[0].Latency())
 	}
 }
 

@@ -20,4 +20,7 @@
 //     Idempotency-Key, and its body can be sent again.
 //
 // It never does after the first byte of an answer, nor when the caller has gone.
+//
+// The context's trace, request id and deadline go along as traceparent,
+// X-Request-Id and Request-Timeout, unless the request has them already.
 package client

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,12 @@ const DefaultAttempts = 3
 
 // DialTimeout bounds the opening of a connection to an instance.
 const DialTimeout = 2 * time.Second
+
+// requestTimeout tells an instance how many milliseconds the caller waits.
+const requestTimeout = "Request-Timeout"
+
+// deadlineMargin is kept of a deadline for the way back.
+const deadlineMargin = 5 * time.Millisecond
 
 // Option changes a default of [New].
 type Option func(*Transport)
@@ -80,6 +87,7 @@ func newBase() *http.Transport {
 	dialer := &net.Dialer{Timeout: DialTimeout, KeepAlive: 15 * time.Second}
 	return &http.Transport{
 		DialContext:           dialer.DialContext,
+		ForceAttemptHTTP2:     true, // over TLS, where a dialer of one's own switches it off
 		MaxIdleConnsPerHost:   256,
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   5 * time.Second,
@@ -112,6 +120,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	service, ok := serviceName(req.URL.Host)
 	if !ok {
 		return t.base.RoundTrip(req)
+	}
+	if req.URL.Scheme == "https" {
+		closeBody(req)
+		return nil, &Error{Service: service, Kind: Refused, Err: ErrScheme}
 	}
 	body := newBody(req)
 	defer body.settle()
@@ -209,12 +221,14 @@ func outgoing(req *http.Request, ep *balance.Endpoint) *http.Request {
 	}
 	ctx := req.Context()
 	trace, traced := telemetry.TraceFrom(ctx)
+	deadline, bounded := ctx.Deadline()
+	bounded = bounded && req.Header.Get(requestTimeout) == ""
 	id := telemetry.RequestID(ctx)
 	traced = traced && req.Header.Get("Traceparent") == ""
 	if id != "" && req.Header.Get("X-Request-Id") != "" {
 		id = ""
 	}
-	if traced || id != "" {
+	if traced || bounded || id != "" {
 		out.Header = maps.Clone(req.Header)
 		if out.Header == nil {
 			out.Header = http.Header{}
@@ -227,6 +241,10 @@ func outgoing(req *http.Request, ep *balance.Endpoint) *http.Request {
 		}
 		if id != "" {
 			out.Header.Set("X-Request-Id", id)
+		}
+		if bounded {
+			left := max(time.Until(deadline)-deadlineMargin, time.Millisecond)
+			out.Header.Set(requestTimeout, strconv.FormatInt(left.Milliseconds(), 10))
 		}
 	}
 	return out

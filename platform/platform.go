@@ -26,6 +26,9 @@ import (
 // DefaultStopTimeout bounds a whole stop.
 const DefaultStopTimeout = 30 * time.Second
 
+// connectTimeout is how long an engine elsewhere may take to be there.
+const connectTimeout = 20 * time.Second
+
 // Config says what to run. The zero value runs an engine in memory, and gateway
 // and admin API on free ports of loopback.
 type Config struct {
@@ -76,6 +79,7 @@ type Platform struct {
 
 	gatewayListener, adminListener net.Listener
 
+	ran     atomic.Bool
 	running atomic.Pointer[running]
 }
 
@@ -95,8 +99,14 @@ func Listen(ctx context.Context, cfg Config) (*Platform, error) {
 		cfg.StopTimeout = DefaultStopTimeout
 	}
 	p := &Platform{config: cfg, health: health.New(cfg.Version)}
+	err := errors.Join(
+		p.health.AddDetail("metrics", func() any { return cfg.Telemetry.Server().Summary() }),
+		p.health.AddDetail("breakers", func() any { return map[string]any{} }), // the gateway has none
+	)
+	if err != nil {
+		return nil, err
+	}
 	p.transport = client.New(fleet{p}, client.WithMetrics(cfg.Telemetry.Client()))
-	var err error
 	p.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{
 		Transport: p.transport, Health: p.health.Detail(), Services: p.services,
 		Telemetry: cfg.Telemetry, Logger: p.log(),
@@ -145,6 +155,9 @@ func (p *Platform) Add(name string, run func(ctx context.Context, ready func()) 
 // Run runs everything until ctx ends or a part fails, and stops it in order. It
 // returns nil after a clean stop. It may be called once.
 func (p *Platform) Run(ctx context.Context) error {
+	if p.ran.Swap(true) {
+		return lifecycle.ErrRan
+	}
 	p.group.Add("gateway", p.serveGateway)
 	err := p.group.Run(ctx)
 	p.transport.CloseIdleConnections()
@@ -211,16 +224,24 @@ func (p *Platform) runRegistry(ctx context.Context, ready func()) (err error) {
 	r := &running{}
 	stop := context.WithoutCancel(ctx)
 	if p.config.External.URL != "" {
-		if r.engine, err = engine.Connect(ctx, p.config.External); err != nil {
+		dial, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
+		external := p.config.External
+		external.Wait = true
+		if r.engine, err = engine.Connect(dial, external); err != nil {
 			return fmt.Errorf("connect to the engine: %w", err)
 		}
 		r.url, r.secret = p.config.External.URL, p.config.External.Credentials
 	} else {
-		server, err := embedded.Start(ctx, p.config.Engine)
-		if err != nil {
+		var server *embedded.Server
+		if server, err = embedded.Start(ctx, p.config.Engine); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, server.Stop(stop)) }()
+		defer func() {
+			bounded, cancel := context.WithTimeout(stop, p.config.StopTimeout)
+			defer cancel()
+			err = errors.Join(err, server.Stop(bounded))
+		}()
 		if r.engine, err = server.Connect(ctx, "keelson"); err != nil {
 			return err
 		}
@@ -237,6 +258,9 @@ func (p *Platform) runRegistry(ctx context.Context, ready func()) (err error) {
 	defer r.registry.Close()
 	if err := r.registry.WaitSynced(ctx); err != nil {
 		return err
+	}
+	if r.engine.System() == nil {
+		p.log().Info("no connection to the engine's system account: a killed instance is noticed when its lease expires, not at once")
 	}
 	r.reaper = registry.NewReaper(r.registry, registry.WithLogger(p.log()))
 	if err := p.health.Add("engine", r.engine.Check, health.Interval(5*time.Second)); err != nil {

@@ -12,13 +12,16 @@ const (
 	exitFailed      = 1
 	exitUsage       = 2
 	exitUnreachable = 3
+	exitAuth        = 4
+	exitNotFound    = 5
 	exitConflict    = 6
+	exitTimeout     = 7
 	exitInterrupted = 130
 )
 
 var codeNames = map[int]string{
-	exitFailed: "failed", exitUsage: "usage", exitUnreachable: "unreachable",
-	exitConflict: "conflict", exitInterrupted: "interrupted",
+	exitFailed: "failed", exitUsage: "usage", exitUnreachable: "unreachable", exitAuth: "unauthenticated",
+	exitNotFound: "not_found", exitConflict: "conflict", exitTimeout: "timeout", exitInterrupted: "interrupted",
 }
 
 // failure is an error as a person sees it: what went wrong, what to do about
@@ -36,7 +39,10 @@ func (f *failure) Error() string { return f.message }
 func (f *failure) print(w io.Writer, asJSON bool, s style) {
 	if asJSON {
 		// The writer is stderr: nobody is left to tell of its failure.
-		_ = json.NewEncoder(w).Encode(map[string]any{"code": codeNames[f.code], "message": f.message, "hint": f.hint})
+		_ = json.NewEncoder(w).Encode(map[string]string{
+			"code": codeNames[f.code], "message": f.message, "detail": f.detail, "hint": f.hint,
+			"docs": "https://github.com/keelson-go/keelson#the-command-line",
+		})
 		return
 	}
 	fmt.Fprintf(w, "%s %s\n", s.paint(red, "error:"), f.message)

@@ -61,6 +61,9 @@ func (a *app) get(ctx context.Context, path string) (*http.Response, error) {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
+		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+			return nil, &failure{code: exitTimeout, message: fmt.Sprintf("%s (from %s) does not answer", base, source), hint: "see what it is doing, or name another one with --url"}
+		}
 		if ctx.Err() != nil {
 			return nil, &failure{code: exitInterrupted, message: "interrupted"}
 		}
@@ -73,8 +76,15 @@ func (a *app) get(ctx context.Context, path string) (*http.Response, error) {
 		return resp, nil
 	}
 	defer resp.Body.Close()
+	code := exitFailed
+	switch resp.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		code = exitAuth
+	case http.StatusNotFound:
+		code = exitNotFound
+	}
 	if p, err := problem.Decode(resp); err == nil {
-		f := &failure{code: exitFailed, message: fmt.Sprintf("%s answers: %s", base, p.Detail)}
+		f := &failure{code: code, message: fmt.Sprintf("%s answers: %s", base, p.Detail)}
 		for _, e := range p.Errors {
 			f.detail += fmt.Sprintf("       %s: %s\n", e.Pointer, e.Detail)
 		}

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,15 +17,16 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/keelson-go/keelson/internal/manifest"
-	"github.com/keelson-go/keelson/internal/ports"
 	"github.com/keelson-go/keelson/internal/process"
 	"github.com/keelson-go/keelson/internal/runfile"
 	"github.com/keelson-go/keelson/internal/supervise"
 	"github.com/keelson-go/keelson/platform"
 	"github.com/keelson-go/keelson/registry"
+	"github.com/keelson-go/keelson/service"
 )
 
 // fleet is the manifest's services as child processes.
@@ -32,10 +36,19 @@ type fleet struct {
 	platform *platform.Platform
 	out      *printer
 	logLevel string
-	began    time.Time
 	members  []member
 	builds   map[string]func(context.Context) error // by package
+
+	mu         sync.Mutex
+	started    map[string]time.Time              // since when each instance's process runs
+	registered map[string]*registry.Registration // instances that don't register themselves
 }
+
+// restartGap is less than what lies between a process's end and the next start.
+const restartGap = 250 * time.Millisecond
+
+// stopGrace is how long a child has to stop: a service's own time, and a little.
+const stopGrace = service.DefaultStopTimeout + 2*time.Second
 
 // member is one instance of one service.
 type member struct {
@@ -48,7 +61,8 @@ type member struct {
 func newFleet(ctx context.Context, m *manifest.Manifest, work *workspace, p *platform.Platform, out *printer, logLevel string) (*fleet, error) {
 	f := &fleet{
 		manifest: m, work: work, platform: p, out: out, logLevel: logLevel,
-		began: time.Now(), builds: map[string]func(context.Context) error{},
+		builds: map[string]func(context.Context) error{}, started: map[string]time.Time{},
+		registered: map[string]*registry.Registration{},
 	}
 	prefix := ""
 	if m.Engine.URL != "" { // the registry is shared with other machines
@@ -65,38 +79,41 @@ func newFleet(ctx context.Context, m *manifest.Manifest, work *workspace, p *pla
 			if n == 1 {
 				one.port = s.Port
 			}
-			if one.port == 0 {
-				port, err := freePort(ctx)
-				if err != nil {
-					return nil, err
-				}
-				one.port = port
-			} else {
-				addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(one.port))
-				free, err := ports.Free(ctx, addr)
-				if err != nil {
-					return nil, err
-				}
-				if !free {
-					return nil, portFailure(name, addr, "services."+name+".port")
-				}
-			}
 			f.members = append(f.members, one)
 		}
 		if s.Package != "" && f.builds[s.Package] == nil {
 			f.builds[s.Package] = f.build(s.Package)
 		}
 	}
-	return f, nil
+	return f, f.takePorts(ctx)
 }
 
-func freePort(ctx context.Context) (int, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+// takePorts chooses the free ports and tries those the manifest fixes. All are
+// held until the last one is found, so that none is found twice.
+func (f *fleet) takePorts(ctx context.Context) error {
+	var held []net.Listener
+	defer func() {
+		for _, l := range held {
+			_ = l.Close() // nothing was accepted on it
+		}
+	}()
+	// Fixed ones first: a free one must not be one of them.
+	order := slices.Clone(f.members)
+	slices.SortStableFunc(order, func(a, b member) int { return cmp.Compare(b.port, a.port) })
+	for _, m := range order {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(m.port))
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return portFailure(m.instance, addr, "services."+m.service.Name+".port")
+		}
+		if err != nil {
+			return fmt.Errorf("take a port for %s: %w", m.instance, err)
+		}
+		held = append(held, l)
+		i := slices.IndexFunc(f.members, func(o member) bool { return o.instance == m.instance })
+		f.members[i].port = l.Addr().(*net.TCPAddr).Port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return nil
 }
 
 // run builds, starts and keeps the services until ctx ends. healthy is called
@@ -104,8 +121,7 @@ func freePort(ctx context.Context) (int, error) {
 func (f *fleet) run(ctx context.Context, forced <-chan struct{}, healthy func()) error {
 	url, credentials := f.platform.Engine()
 	err := f.work.note(func(r *runfile.File) {
-		r.Gateway, r.Admin = f.platform.GatewayURL(), f.platform.AdminURL()
-		r.Engine = runfile.Engine{URL: url, Credentials: credentials}
+		r.Engine = runfile.Engine{URL: url, Credentials: credentials, Embedded: f.manifest.Engine.URL == ""}
 	})
 	if err != nil {
 		return err
@@ -116,11 +132,12 @@ func (f *fleet) run(ctx context.Context, forced <-chan struct{}, healthy func())
 	}
 	var s *supervise.Supervisor
 	s, err = supervise.New(supervise.Config{
-		Children: children,
-		OnLine:   func(l supervise.Line) { f.out.line(l.Name, l.Instance, l.Text) },
+		Children: children, Grace: stopGrace,
+		OnLine: func(l supervise.Line) { f.out.line(l.Name, l.Instance, l.Text) },
 		OnState: func(st supervise.Status) {
+			f.note(st)
 			f.out.state(st)
-			if err := f.noteChildren(s.List()); err != nil {
+			if err := f.noteChildren(s.List); err != nil {
 				f.out.say("the run file can't be written: %v", err)
 			}
 		},
@@ -143,10 +160,30 @@ func (f *fleet) run(ctx context.Context, forced <-chan struct{}, healthy func())
 	return err
 }
 
-func (f *fleet) noteChildren(all []supervise.Status) error {
+// note remembers since when an instance runs. One that `up` registered itself
+// leaves the registry with its process.
+func (f *fleet) note(st supervise.Status) {
+	f.mu.Lock()
+	f.started[st.Instance] = st.StartedAt
+	reg := f.registered[st.Instance]
+	ended := st.State == supervise.Restarting || st.State == supervise.Stopped
+	if ended {
+		delete(f.registered, st.Instance)
+	}
+	f.mu.Unlock()
+	if ended && reg != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := reg.Deregister(ctx); err != nil {
+			f.out.say("%s could not be taken out of the registry: %v", st.Instance, err)
+		}
+	}
+}
+
+func (f *fleet) noteChildren(list func() []supervise.Status) error {
 	return f.work.note(func(r *runfile.File) {
 		r.Children = []runfile.Child{}
-		for _, st := range all {
+		for _, st := range list() {
 			if st.Process != (process.ID{}) && st.State != supervise.Stopped {
 				r.Children = append(r.Children, runfile.Child{Name: st.Name, Instance: st.Instance, ID: st.Process, StartedAt: st.StartedAt.UTC()})
 			}
@@ -167,7 +204,7 @@ func (f *fleet) child(m member, engineURL, credentials string) supervise.Child {
 	}
 	// What the manifest says goes before our proposals, not before our facts.
 	env := append(environ(), "KEELSON_LOG_FORMAT=text", "KEELSON_LOG_LEVEL="+f.logLevel,
-		"KEELSON_DATABASE_URL=sqlite://"+filepath.Join(f.work.data, "data", s.Name+".db"))
+		"KEELSON_DATABASE_URL="+(&url.URL{Scheme: "sqlite", Path: filepath.Join(f.work.data, "data", s.Name+".db")}).String())
 	for k, v := range s.Env {
 		env = append(env, k+"="+v)
 	}
@@ -177,9 +214,11 @@ func (f *fleet) child(m member, engineURL, credentials string) supervise.Child {
 	return c
 }
 
-// binary is where a package's program is built to.
+// binary is where a package's program is built to: a name people recognise, and
+// a hash, since other packages may have that name too.
 func (f *fleet) binary(pkg string) string {
-	return filepath.Join(f.work.dir, "bin", strings.Trim(registry.SanitizeID(filepath.Clean(pkg)), "-"))
+	sum := sha256.Sum256([]byte(pkg))
+	return filepath.Join(f.work.dir, "bin", fmt.Sprintf("%s-%x", registry.SanitizeID(filepath.Base(pkg)), sum[:4]))
 }
 
 // build returns what builds a package, once for all services that run it.
@@ -197,8 +236,18 @@ func (f *fleet) build(pkg string) func(context.Context) error {
 		defer progress()
 		cmd := exec.CommandContext(ctx, "go", "build", "-o", f.binary(pkg), pkg) //nolint:gosec // the manifest is the user's own
 		cmd.Dir = f.manifest.Dir()
+		// Like all children it has a group of its own: Ctrl-C reaches `up` alone,
+		// which interrupts the compilers too, and takes no failure of theirs for
+		// one of the build.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return process.SignalGroup(cmd.Process.Pid, syscall.SIGINT) }
+		cmd.WaitDelay = reapGrace
 		var said bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &said, &said
+		// A Ctrl-C in the terminal is for us alone; the compilers go when we say so.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return process.SignalGroup(cmd.Process.Pid, syscall.SIGTERM) }
+		cmd.WaitDelay = 2 * time.Second
 		err := cmd.Run()
 		if errors.Is(err, exec.ErrNotFound) {
 			return fmt.Errorf("build %s: the go command is not installed, or not in PATH", pkg)
@@ -220,36 +269,61 @@ type buildError struct{ pkg, output string }
 func (e *buildError) Error() string { return e.pkg + " does not build" }
 
 // healthy reports whether an instance is in rotation. A program that does not
-// register itself is healthy when its /health says so.
+// register itself is registered by us, as soon as its /health says that it is
+// well.
 func (f *fleet) healthy(m member) func(context.Context) error {
 	key := registry.Key{Service: m.service.Name, ID: m.instance}
-	url := fmt.Sprintf("http://127.0.0.1:%d/health", m.port)
 	return func(ctx context.Context) error {
+		f.mu.Lock()
+		since, registered := f.started[m.instance], f.registered[m.instance] != nil
+		f.mu.Unlock()
 		in, ok := f.platform.Registry().Get(key)
-		// An older record is of an instance that an earlier run left.
-		if ok && in.RegisteredAt.After(f.began) {
+		// An older record is of a process that has ended. The moment is noted
+		// just after the start, and no restart comes sooner than that.
+		if ok && in.RegisteredAt.After(since.Add(-restartGap)) {
 			if in.Status.Serving() {
 				return nil
 			}
 			return fmt.Errorf("it is registered, but %s", in.Status)
 		}
+		if registered {
+			return errors.New("its registration is under way")
+		}
 		if m.service.Package != "" {
 			return errors.New("it has not registered")
 		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode/100 != 2 {
-			return fmt.Errorf("%s answers %s", url, resp.Status)
-		}
-		return nil
+		return f.introduce(ctx, m)
 	}
+}
+
+// introduce registers an instance that answers /health and is no Keelson service.
+func (f *fleet) introduce(ctx context.Context, m member) error {
+	address := fmt.Sprintf("http://127.0.0.1:%d", m.port)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/health", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("%s/health answers %s", address, resp.Status)
+	}
+	if resp.Header.Get(registry.InstanceHeader) != "" {
+		return errors.New("it has not registered")
+	}
+	reg, err := f.platform.Registry().Register(ctx, registry.Instance{
+		Name: m.service.Name, ID: m.instance, Address: address, Health: "/health",
+	})
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.registered[m.instance] = reg
+	f.mu.Unlock()
+	return errors.New("its registration is under way")
 }
 
 // startFailure says why a service did not start, or returns nil.

@@ -13,12 +13,20 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/keelson-go/keelson/lifecycle"
 )
 
 func main() {
-	ctx, forced, stop := lifecycle.Signals(context.Background())
+	hangup := context.Background()
+	if !signal.Ignored(syscall.SIGHUP) { // as it is under nohup
+		var stop context.CancelFunc
+		hangup, stop = signal.NotifyContext(hangup, syscall.SIGHUP)
+		defer stop()
+	}
+	ctx, forced, stop := lifecycle.Signals(hangup)
 	app := &app{stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv, forced: forced}
 	code := app.run(ctx, os.Args[1:])
 	stop()

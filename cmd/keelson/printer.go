@@ -7,6 +7,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keelson-go/keelson/auth"
@@ -16,27 +17,103 @@ import (
 )
 
 // printer shows what `up` and its children say: the children's lines, each with
-// its service's name, on stdout, and everything else on stderr.
+// its service's name, on stdout, and everything else on stderr. A goroutine of
+// its own writes: a terminal that is paused holds up nobody, and what does not
+// fit into the queue meanwhile is counted and left out.
 type printer struct {
-	style  style
-	width  int
-	colors map[string]string
-	live   bool // stderr is a terminal: progress may be drawn over
-
-	mu     sync.Mutex
-	stdout io.Writer
-	stderr io.Writer
-	status string // the progress line on the screen, if any
+	style   style
+	width   int
+	colors  map[string]string
+	live    bool // stderr is a terminal: progress may be drawn over
+	stdout  io.Writer
+	stderr  io.Writer
+	queue   chan item
+	dropped atomic.Int64
+	closing chan struct{}
+	gone    chan struct{}
 }
 
+// item is something to write: a whole text, or a progress line to draw.
+type item struct {
+	to       io.Writer
+	text     string
+	progress bool
+}
+
+// queueLength is some seconds of a busy fleet.
+const queueLength = 8192
+
 func newPrinter(stdout, stderr io.Writer, s style, live bool, services []string) *printer {
-	p := &printer{style: s, stdout: stdout, stderr: stderr, live: live, colors: map[string]string{}}
-	for i, name := range append([]string{"gateway"}, services...) {
+	p := &printer{
+		style: s, stdout: stdout, stderr: stderr, live: live, colors: map[string]string{},
+		queue: make(chan item, queueLength), closing: make(chan struct{}), gone: make(chan struct{}),
+	}
+	for i, name := range append([]string{"keelson"}, services...) {
 		p.width = max(p.width, len(name))
 		p.colors[name] = prefixColors[i%len(prefixColors)]
 	}
 	p.width = min(p.width, 24)
+	go p.write()
 	return p
+}
+
+// close writes what is queued, for a second at most: nobody may be reading.
+func (p *printer) close() {
+	close(p.closing)
+	select {
+	case <-p.gone:
+	case <-time.After(time.Second):
+	}
+}
+
+func (p *printer) put(i item) {
+	select {
+	case p.queue <- i:
+	default:
+		p.dropped.Add(1)
+	}
+}
+
+// write is the goroutine that writes.
+func (p *printer) write() {
+	defer close(p.gone)
+	status := "" // the progress line on the screen, if any
+	show := func(i item) {
+		// What is shown is for people; an output that is gone stops nothing.
+		if status != "" {
+			_, _ = io.WriteString(p.stderr, "\r\x1b[K")
+		}
+		if n := p.dropped.Swap(0); n > 0 {
+			_, _ = fmt.Fprintf(p.stderr, "(%d lines were left out: nobody read them)\n", n)
+		}
+		if i.progress {
+			status = i.text
+		} else {
+			_, _ = io.WriteString(i.to, i.text)
+		}
+		_, _ = io.WriteString(p.stderr, status)
+	}
+	for {
+		select {
+		case i := <-p.queue:
+			show(i)
+			continue
+		default:
+		}
+		select {
+		case i := <-p.queue:
+			show(i)
+		case <-p.closing:
+			for {
+				select {
+				case i := <-p.queue:
+					show(i)
+				default:
+					return
+				}
+			}
+		}
+	}
 }
 
 // line shows a child's line. A service of several instances shows which.
@@ -45,12 +122,7 @@ func (p *printer) line(name, instance, text string) {
 	if n, ok := strings.CutPrefix(instance, name+"-"); ok && n != "1" {
 		label = name + "#" + n
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.wipe()
-	// What is shown is for people; a stdout that is gone stops nothing.
-	_, _ = fmt.Fprintf(p.stdout, "%s %s\n", p.style.paint(p.colors[name], fmt.Sprintf("%-*s │", p.width, label)), text)
-	p.redraw()
+	p.put(item{to: p.stdout, text: fmt.Sprintf("%s %s\n", p.style.paint(p.colors[name], fmt.Sprintf("%-*s │", p.width, label)), text)})
 }
 
 // writer shows what is written to it line by line under a name.
@@ -79,11 +151,7 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 
 // say tells the person something.
 func (p *printer) say(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.wipe()
-	_, _ = fmt.Fprintf(p.stderr, format+"\n", args...)
-	p.redraw()
+	p.put(item{to: p.stderr, text: fmt.Sprintf(format+"\n", args...)})
 }
 
 // state tells what becomes of a child, as far as its own lines don't.
@@ -132,25 +200,7 @@ func (p *printer) built(pkg string, took time.Duration) {
 }
 
 // progress draws a line that is drawn over by whatever comes next.
-func (p *printer) progress(text string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.wipe()
-	p.status = text
-	p.redraw()
-}
-
-func (p *printer) wipe() {
-	if p.status != "" {
-		_, _ = io.WriteString(p.stderr, "\r\x1b[K")
-	}
-}
-
-func (p *printer) redraw() {
-	if p.status != "" {
-		_, _ = io.WriteString(p.stderr, p.status)
-	}
-}
+func (p *printer) progress(text string) { p.put(item{text: text, progress: true}) }
 
 // banner says what is up, where, and what to try.
 func (p *printer) banner(s style, m *manifest.Manifest, pl *platform.Platform, key *auth.DevKey, took time.Duration) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 	"reflect"
 	"time"
@@ -21,12 +20,17 @@ const settle = 150 * time.Millisecond
 func followManifest(ctx context.Context, current *manifest.Manifest, out *printer, reload func(*manifest.Manifest) error) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", manifest.Name, err)
+		// A system that has no watches left must not stop a fleet.
+		out.say("%s can't be watched; changes of it need a restart: %v", manifest.Name, err)
+		<-ctx.Done()
+		return nil
 	}
 	defer func() { _ = watcher.Close() }() // it fails never, says its source
 	// The folder, not the file: editors replace files.
 	if err := watcher.Add(current.Dir()); err != nil {
-		return fmt.Errorf("watch %s: %w", current.Dir(), err)
+		out.say("%s can't be watched; changes of it need a restart: %v", manifest.Name, err)
+		<-ctx.Done()
+		return nil
 	}
 	pause := time.NewTimer(time.Hour)
 	pause.Stop()
@@ -39,12 +43,19 @@ func followManifest(ctx context.Context, current *manifest.Manifest, out *printe
 			if filepath.Base(e.Name) == filepath.Base(current.Path) && !e.Has(fsnotify.Chmod) {
 				pause.Reset(settle)
 			}
-		case err := <-watcher.Errors:
-			out.say("%s can't be watched any more: %v", manifest.Name, err)
+		case <-watcher.Errors:
+			pause.Reset(settle) // changes may have been missed: look
 		case <-pause.C:
 			current = reread(current, out, reload)
 		}
 	}
+}
+
+// reloadable is the part of the gateway that changes without a restart.
+func reloadable(m *manifest.Manifest) manifest.Gateway {
+	g := m.Gateway
+	g.Listen, g.Auth = "", manifest.Auth{}
+	return g
 }
 
 func reread(current *manifest.Manifest, out *printer, reload func(*manifest.Manifest) error) *manifest.Manifest {
@@ -53,7 +64,7 @@ func reread(current *manifest.Manifest, out *printer, reload func(*manifest.Mani
 		out.say("%s was changed but can't be used; nothing changes:\n%v", filepath.Base(current.Path), err)
 		return current
 	}
-	if !reflect.DeepEqual(next.Gateway, current.Gateway) {
+	if !reflect.DeepEqual(reloadable(next), reloadable(current)) {
 		if err := reload(next); err != nil {
 			out.say("%s was changed but can't be used; nothing changes:\n%v", filepath.Base(current.Path), err)
 			return current

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -22,6 +23,9 @@ import (
 // maxAnswer bounds what is read of an answer, and of one event of a stream:
 // 64 KiB for each of some thousand instances.
 const maxAnswer = 64 << 20
+
+// answerTimeout is how long an answer of the admin API may take.
+const answerTimeout = 10 * time.Second
 
 func (a *app) servicesCommand() *cobra.Command {
 	list := func(cmd *cobra.Command, args []string) error { return a.listServices(cmd, args) }
@@ -76,7 +80,9 @@ func (a *app) listServices(cmd *cobra.Command, args []string) error {
 	if len(q) > 0 {
 		path += "?" + q.Encode()
 	}
-	resp, err := a.get(cmd.Context(), path)
+	ctx, cancel := context.WithTimeout(cmd.Context(), answerTimeout)
+	defer cancel()
+	resp, err := a.get(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -149,6 +155,9 @@ func age(t time.Time) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
+// errShow: what came can't be shown, as opposed to nothing coming any more.
+var errShow = errors.New("show the event")
+
 // watchServices follows the admin API's stream, for as long as it takes: a
 // system that is restarted is found again.
 func (a *app) watchServices(ctx context.Context, services []string) error {
@@ -173,6 +182,9 @@ func (a *app) watchServices(ctx context.Context, services []string) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // Ctrl-C is how a watch ends
 		}
+		if errors.Is(err, errShow) {
+			return err
+		}
 		fmt.Fprintf(a.stderr, "the stream ended (%v); connecting again\n", err)
 		select {
 		case <-time.After(wait):
@@ -195,7 +207,7 @@ func (a *app) follow(resp *http.Response) error {
 			event = value
 		case "data":
 			if err := a.showEvent(registry.EventType(event), []byte(value)); err != nil {
-				return err
+				return fmt.Errorf("%w: %w", errShow, err)
 			}
 		}
 	}

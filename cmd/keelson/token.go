@@ -46,9 +46,14 @@ func (a *app) tokenCommand() *cobra.Command {
 	return cmd
 }
 
-// projectDir is the folder of the manifest here or above, or else this folder.
+// projectDir is the folder that a running `keelson up` is in, here or above, else
+// that of the manifest, or else this folder.
 func projectDir() (string, error) {
-	path, err := manifest.Find(".")
+	path, err := runfile.Find(".")
+	if err == nil {
+		return filepath.Dir(filepath.Dir(path)), nil
+	}
+	path, err = manifest.Find(".")
 	if errors.Is(err, manifest.ErrNotFound) {
 		return ".", nil
 	}

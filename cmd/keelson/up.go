@@ -7,17 +7,22 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keelson-go/keelson/auth"
+	"github.com/keelson-go/keelson/console"
 	"github.com/keelson-go/keelson/engine"
 	"github.com/keelson-go/keelson/engine/embedded"
+	"github.com/keelson-go/keelson/gateway"
 	"github.com/keelson-go/keelson/internal/manifest"
 	"github.com/keelson-go/keelson/internal/ports"
+	"github.com/keelson-go/keelson/internal/runfile"
 	"github.com/keelson-go/keelson/lifecycle"
 	"github.com/keelson-go/keelson/platform"
 	"github.com/keelson-go/keelson/telemetry"
@@ -49,6 +54,8 @@ func (a *app) upCommand() *cobra.Command {
 
 func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 	began := time.Now()
+	// Who reads our output may go; the fleet stays.
+	signal.Ignore(syscall.SIGPIPE)
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(flags.logLevel)); err != nil {
 		return &failure{code: exitUsage, message: fmt.Sprintf("--log-level is %q", flags.logLevel), hint: "use debug, info, warn or error"}
@@ -58,6 +65,7 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 		return err
 	}
 	out := newPrinter(a.stdout, a.stderr, a.style(a.stdout), terminal(a.stderr), m.Order())
+	defer out.close()
 	for _, w := range m.Warnings() {
 		out.say("%s %s", a.style(a.stderr).paint(yellow, "warning:"), w)
 	}
@@ -75,11 +83,11 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 	}
 	jwt, err := authenticator(ctx, m, key)
 	if err != nil {
-		return err
+		return &failure{code: exitUsage, message: err.Error(), hint: "mend gateway.auth.jwt in " + filepath.Base(m.Path)}
 	}
 	defer jwt.Close()
 	tel, err := telemetry.New(telemetry.Config{
-		Service: "gateway", LogFormat: "text", LogLevel: level, Output: out.writer("gateway"),
+		Service: "keelson", LogFormat: "text", LogLevel: level, Output: out.writer("keelson"),
 	})
 	if err != nil {
 		return err
@@ -87,9 +95,11 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 	cfg := platform.Config{
 		Gateway: gatewayConfig(m, jwt), GatewayListen: m.Gateway.Listen, AdminListen: m.Admin.Listen,
 		Version: build().Version, Telemetry: tel, Forced: a.forced,
+		StopTimeout: gatewayGrace + time.Duration(depth(m))*(stopGrace+time.Second) + platformGrace,
 	}
 	if m.Engine.URL != "" {
-		cfg.External = engine.Config{URL: m.Engine.URL, Credentials: m.Engine.Credentials, Name: "keelson up", Wait: true}
+		out.say("connecting to the engine at %s", m.Engine.URL)
+		cfg.External = engine.Config{URL: m.Engine.URL, Credentials: credentialsOf(m), Name: "keelson up", Logger: tel.Logger()}
 	} else {
 		listen, credentials := work.engineListen(ctx, m.Engine.Listen)
 		cfg.Engine = embedded.Config{
@@ -99,7 +109,12 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 	}
 	p, err := platform.Listen(ctx, cfg)
 	if err != nil {
-		return explain(err)
+		return explain(err, m)
+	}
+	defer p.Close()
+	err = work.note(func(r *runfile.File) { r.Gateway, r.Admin = p.GatewayURL(), p.AdminURL() })
+	if err != nil {
+		return err
 	}
 	fleet, err := newFleet(ctx, m, work, p, out, flags.logLevel)
 	if err != nil {
@@ -121,7 +136,35 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 	if err == nil {
 		out.say("everything is stopped")
 	}
-	return explain(err)
+	return explain(err, m)
+}
+
+const (
+	gatewayGrace  = 10 * time.Second // for requests in progress
+	platformGrace = 5 * time.Second  // for admin API, registry and engine
+)
+
+// depth is the longest chain of services that depend on each other: they stop
+// one after another.
+func depth(m *manifest.Manifest) int {
+	levels, deepest := map[string]int{}, 0
+	for _, name := range m.Order() {
+		for _, d := range m.Services[name].DependsOn {
+			levels[name] = max(levels[name], levels[d])
+		}
+		levels[name]++
+		deepest = max(deepest, levels[name])
+	}
+	return deepest
+}
+
+// credentialsOf returns the external engine's credentials; a file's path is made
+// good for processes with other working folders.
+func credentialsOf(m *manifest.Manifest) string {
+	if c := m.Engine.Credentials; strings.HasSuffix(c, ".creds") {
+		return m.Resolve(c)
+	}
+	return m.Engine.Credentials
 }
 
 func loadManifest(file string) (*manifest.Manifest, error) {
@@ -130,7 +173,7 @@ func loadManifest(file string) (*manifest.Manifest, error) {
 		found, err := manifest.Find(".")
 		if errors.Is(err, manifest.ErrNotFound) {
 			return nil, &failure{
-				code: exitUsage, message: "there is no " + manifest.Name + " in this folder or above",
+				code: exitUsage, message: err.Error(),
 				hint: "write one such as this, in the project's root:", after: string(manifest.Example()),
 			}
 		}
@@ -150,9 +193,12 @@ func loadManifest(file string) (*manifest.Manifest, error) {
 }
 
 // explain makes a start's or a stop's error what a person can act on.
-func explain(err error) error {
+func explain(err error, m *manifest.Manifest) error {
 	if err == nil {
 		return nil
+	}
+	if start := startFailure(err); start != nil {
+		return start
 	}
 	if busy, ok := errors.AsType[*platform.BusyError](err); ok {
 		key := map[string]string{"gateway": "gateway.listen", "admin API": "admin.listen"}[busy.Part]
@@ -161,23 +207,35 @@ func explain(err error) error {
 	if locked, ok := errors.AsType[*embedded.LockedError](err); ok {
 		return &failure{code: exitConflict, message: locked.Error()}
 	}
-	if start := startFailure(err); start != nil {
-		return start
-	}
 	f := &failure{code: exitFailed, message: err.Error()}
 	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return portFailure("the engine", m.Engine.Listen, "engine.listen")
+	case errors.Is(err, console.ErrOpenToOthers):
+		f.code, f.hint = exitUsage, "set admin.listen to an address of 127.0.0.1 or [::1]"
+	case isA[*gateway.ConfigError](err), isA[*engine.ConfigError](err), isA[*embedded.ConfigError](err):
+		f.code, f.hint = exitUsage, "mend "+filepath.Base(m.Path)
+	case errors.Is(err, engine.ErrUnreachable), errors.Is(err, engine.ErrNoJetStream):
+		f.code, f.hint = exitUnreachable, "start that engine, or take engine.url out of "+filepath.Base(m.Path)+" to run one here"
+	case errors.Is(err, engine.ErrCredentials), errors.Is(err, engine.ErrTLS):
+		f.code, f.hint = exitAuth, "mend engine.credentials in "+filepath.Base(m.Path)
 	case errors.Is(err, lifecycle.ErrForced):
-		f.message = "stopped by a second signal before everything had drained"
+		f.message, f.detail = "stopped by a second signal before everything had drained", indent(strings.Split(err.Error(), "\n"))
 	case errors.Is(err, lifecycle.ErrStopTimeout):
 		f.hint = "what is named took too long to stop and was cut off"
 	}
 	return f
 }
 
+func isA[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
 // portFailure says who holds a port, and where another one is chosen.
 func portFailure(part, addr, key string) *failure {
 	f := &failure{code: exitConflict, message: fmt.Sprintf("%s can't listen on %s: the port is in use", part, addr)}
-	if h, ok := ports.Find(addr); ok {
+	if h, ok := ports.Find(addr); ok && h.PID != os.Getpid() {
 		f.message += " by " + h.String()
 		f.hint = fmt.Sprintf("stop it (kill %d), or set %s in %s", h.PID, key, manifest.Name)
 	} else {

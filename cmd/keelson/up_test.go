@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,9 +19,12 @@ import (
 	"github.com/keelson-go/keelson/platform"
 )
 
-func testPrinter(services ...string) (*printer, *buffer, *buffer) {
+func testPrinter(t *testing.T, services ...string) (*printer, *buffer, *buffer) {
+	t.Helper()
 	stdout, stderr := &buffer{}, &buffer{}
-	return newPrinter(stdout, stderr, false, false, services), stdout, stderr
+	p := newPrinter(stdout, stderr, false, false, services)
+	t.Cleanup(p.close)
+	return p, stdout, stderr
 }
 
 func project(t *testing.T, text string) *manifest.Manifest {
@@ -39,7 +43,7 @@ func project(t *testing.T, text string) *manifest.Manifest {
 func TestNoManifest(t *testing.T) {
 	t.Chdir(t.TempDir())
 	got := keelson(t, nil, "up")
-	if got.code != exitUsage || !strings.Contains(got.stderr, "there is no keelson.yaml") {
+	if got.code != exitUsage || !strings.Contains(got.stderr, "no keelson.yaml") {
 		t.Fatalf("%+v", got)
 	}
 	// What it shows to start from is a manifest.
@@ -108,7 +112,9 @@ func TestEngineListen(t *testing.T) {
 	}
 	check("", "127.0.0.1:0", "")
 	check("127.0.0.1:4222", "127.0.0.1:4222", "")
-	w.previous.Engine = runfile.Engine{URL: "nats://" + addr, Credentials: "keelson:secret"}
+	w.previous.Engine = runfile.Engine{URL: "nats://" + addr, Credentials: "somebody:elses"}
+	check("", "127.0.0.1:0", "") // it was not ours
+	w.previous.Engine = runfile.Engine{URL: "nats://" + addr, Credentials: "keelson:secret", Embedded: true}
 	check("", "127.0.0.1:0", "keelson:secret") // the port is taken
 	if err := free.Close(); err != nil {
 		t.Fatal(err)
@@ -138,7 +144,7 @@ services:
 	}
 	defer p.Close()
 	w := &workspace{dir: "/project/.keelson", data: "/project/.keelson"}
-	out, _, _ := testPrinter()
+	out, _, _ := testPrinter(t)
 	f, err := newFleet(t.Context(), m, w, p, out, "warn")
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +153,7 @@ services:
 		t.Fatalf("members %+v", f.members)
 	}
 	c := f.child(f.members[0], "nats://127.0.0.1:4222", "keelson:secret")
-	if !slices.Equal(c.Command, []string{"/project/.keelson/bin/cmd-users", "serve"}) || c.Build == nil || c.Dir != m.Dir() {
+	if !slices.Equal(c.Command, []string{f.binary("./cmd/users"), "serve"}) || c.Build == nil || c.Dir != m.Dir() {
 		t.Errorf("child %+v", c)
 	}
 	env := map[string]string{}
@@ -170,65 +176,108 @@ services:
 		t.Errorf("child %+v", c)
 	}
 
+	if f.binary("./x/y") == f.binary("./x-y") || f.binary("./shop") == f.binary("../shop") {
+		t.Error("two packages share one program")
+	}
+	many := project(t, "version: 1\nservices:\n  users: {command: [x], instances: 100}\n")
+	f, err = newFleet(t.Context(), many, w, p, out, "warn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[int]bool{}
+	for _, m := range f.members {
+		if m.port == 0 || seen[m.port] {
+			t.Errorf("%s got port %d", m.instance, m.port)
+		}
+		seen[m.port] = true
+	}
+
 	_, port, _ := net.SplitHostPort(busy.Addr().String())
 	m = project(t, "version: 1\nservices:\n  users: {command: [x], port: "+port+"}\n")
 	_, err = newFleet(t.Context(), m, w, p, out, "warn")
-	if f, ok := errors.AsType[*failure](err); !ok || f.code != exitConflict || !strings.Contains(f.message, strconv.Itoa(os.Getpid())) || !strings.Contains(f.hint, "services.users.port") {
+	if f, ok := errors.AsType[*failure](err); !ok || f.code != exitConflict || !strings.Contains(f.hint, "services.users.port") {
 		t.Errorf("a busy port: %v", err)
+	}
+}
+
+func TestDepth(t *testing.T) {
+	t.Parallel()
+	m := project(t, "version: 1\nservices:\n  a: {command: [x]}\n  b: {command: [x], dependsOn: [a]}\n  c: {command: [x], dependsOn: [a, b]}\n  d: {command: [x]}\n")
+	if got := depth(m); got != 3 {
+		t.Errorf("depth %d, want 3", got)
+	}
+	if got := depth(&manifest.Manifest{}); got != 0 {
+		t.Errorf("depth of nothing is %d", got)
 	}
 }
 
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	start := &supervise.StartError{Name: "users", Instance: "users-1", Ended: true, Exit: supervise.Exit{Code: 3}, Lines: []string{"no engine found"}}
-	f, ok := errors.AsType[*failure](explain(errors.Join(errors.New("x"), start)))
+	f, ok := errors.AsType[*failure](explain(errors.Join(errors.New("x"), start), &manifest.Manifest{}))
 	if !ok || f.code != exitFailed || !strings.Contains(f.message, "users-1") || !strings.Contains(f.detail, "no engine found") {
 		t.Errorf("%+v", f)
 	}
 	start = &supervise.StartError{Name: "users", Instance: "users-1", Err: &buildError{"./cmd/users", "users.go:7: undefined: x"}}
-	f, ok = errors.AsType[*failure](explain(start))
+	f, ok = errors.AsType[*failure](explain(start, &manifest.Manifest{}))
 	if !ok || f.code != exitFailed || !strings.Contains(f.message, "does not build") || !strings.Contains(f.detail, "users.go:7") {
 		t.Errorf("%+v", f)
 	}
-	if explain(nil) != nil {
+	if explain(nil, nil) != nil {
 		t.Error("nothing wrong was explained")
 	}
 }
 
 func TestPrinter(t *testing.T) {
 	t.Parallel()
-	out, stdout, stderr := testPrinter("user-service")
+	out, stdout, stderr := testPrinter(t, "user-service")
 	out.line("user-service", "user-service-1", "one")
 	out.line("user-service", "user-service-2", "two")
-	w := out.writer("gateway")
+	w := out.writer("keelson")
 	for _, part := range []string{"thr", "ee\nfour\nfi", "ve\n"} {
 		if n, err := w.Write([]byte(part)); n != len(part) || err != nil {
 			t.Fatal(n, err)
 		}
 	}
-	want := "user-service │ one\nuser-service#2 │ two\ngateway      │ three\ngateway      │ four\ngateway      │ five\n"
-	if got := stdout.String(); got != want {
-		t.Errorf("stdout:\n%swant:\n%s", got, want)
-	}
+	want := "user-service │ one\nuser-service#2 │ two\nkeelson      │ three\nkeelson      │ four\nkeelson      │ five\n"
+	eventually(t, "what was said\n"+want, func() bool { return stdout.String() == want })
 	stop := out.building("./cmd/users")
 	stop()
-	if got := stderr.String(); got != "building ./cmd/users\n" {
-		t.Errorf("stderr: %q", got)
-	}
+	eventually(t, "the building", func() bool { return stderr.String() == "building ./cmd/users\n" })
 	live := newPrinter(stdout, stderr, true, true, nil)
 	stop = live.building("./cmd/users")
 	eventually(t, "progress", func() bool { return strings.Contains(stderr.String(), "building ./cmd/users … 0.") })
 	stop()
+	live.close()
 	if !strings.HasSuffix(stderr.String(), "\r\x1b[K") {
 		t.Errorf("the progress line is left: %q", stderr.String())
 	}
+}
+
+// A terminal that is paused holds up nobody, and what it missed is told.
+func TestPrinterWhoseReaderIsPaused(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	stderr := &buffer{}
+	p := newPrinter(w, stderr, false, false, nil)
+	for n := range 2 * queueLength {
+		p.line("users", "users-1", strconv.Itoa(n))
+	}
+	go func() { _, _ = io.Copy(io.Discard, r) }()
+	p.say("done")
+	eventually(t, "the end", func() bool { return strings.HasSuffix(stderr.String(), "done\n") || p.dropped.Load() == 0 })
+	p.close()
+	if !strings.Contains(stderr.String(), "lines were left out") {
+		t.Errorf("stderr: %q", stderr.String())
+	}
+	_ = r.Close()
 }
 
 func TestFollowManifest(t *testing.T) {
 	t.Parallel()
 	const start = "version: 1\nservices:\n  users: {command: [x]}\ngateway:\n  routes:\n    - {path: /users/*, service: users}\n"
 	m := project(t, start)
-	out, _, stderr := testPrinter()
+	out, _, stderr := testPrinter(t)
 	reloaded := make(chan *manifest.Manifest, 8)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

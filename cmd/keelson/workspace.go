@@ -32,8 +32,9 @@ type workspace struct {
 	lock     *os.File
 	previous runfile.File // of a run that was killed
 
-	mu   sync.Mutex
-	file runfile.File
+	mu     sync.Mutex
+	file   runfile.File
+	closed bool
 }
 
 func openWorkspace(project string, ephemeral bool) (_ *workspace, err error) {
@@ -47,9 +48,13 @@ func openWorkspace(project string, ephemeral bool) (_ *workspace, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, w.close())
+			err = errors.Join(err, w.giveBack())
 		}
 	}()
+	// The folder has keys and credentials in it: nobody shall commit it.
+	if err := os.WriteFile(w.path(".gitignore"), []byte("*\n"), 0o600); err != nil {
+		return nil, err
+	}
 	if ephemeral {
 		if w.tmp, err = os.MkdirTemp("", "keelson-"); err != nil {
 			return nil, err
@@ -67,7 +72,12 @@ func openWorkspace(project string, ephemeral bool) (_ *workspace, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return w, nil
+	// What a process that was killed while it wrote has left, credentials in it.
+	leftovers, err := filepath.Glob(w.path(runfile.Name + ".*"))
+	for _, path := range leftovers {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return w, err
 }
 
 func (w *workspace) path(name string) string { return filepath.Join(w.dir, name) }
@@ -78,7 +88,8 @@ func (w *workspace) take() error {
 	if err != nil {
 		return fmt.Errorf("lock the working folder: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
 		holder, _ := os.ReadFile(f.Name()) // only to name it
 		err = &failure{
 			code:    exitConflict,
@@ -87,12 +98,17 @@ func (w *workspace) take() error {
 		}
 		return errors.Join(err, f.Close())
 	}
-	w.lock = f
-	if err := f.Truncate(0); err != nil {
-		return err
+	if err == nil {
+		err = f.Truncate(0)
 	}
-	_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	return err
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("lock the working folder: %w", err), f.Close())
+	}
+	w.lock = f
+	return nil
 }
 
 // reap ends what a run that was killed left behind.
@@ -113,13 +129,13 @@ func (w *workspace) reap(ctx context.Context, out *printer) error {
 // so that services started by hand find their way back.
 func (w *workspace) engineListen(ctx context.Context, listen string) (addr, credentials string) {
 	before := w.previous.Engine
-	if strings.Contains(before.Credentials, ":") {
+	if before.Embedded {
 		credentials = before.Credentials
 	}
 	if listen != "" {
 		return listen, credentials
 	}
-	if addr := hostPort(before.URL); before.URL != "" && credentials != "" {
+	if addr := hostPort(before.URL); before.Embedded {
 		if free, err := ports.Free(ctx, addr); free && err == nil {
 			return addr, credentials
 		}
@@ -131,13 +147,22 @@ func (w *workspace) engineListen(ctx context.Context, listen string) (addr, cred
 func (w *workspace) note(change func(*runfile.File)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closed { // a stop that was cut short leaves callbacks behind
+		return nil
+	}
 	change(&w.file)
 	return runfile.Write(w.path(runfile.Name), w.file)
 }
 
 // close gives everything back; data of an ephemeral run is removed.
 func (w *workspace) close() error {
-	err := runfile.Remove(w.path(runfile.Name), w.file.ID)
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	return errors.Join(runfile.Remove(w.path(runfile.Name), w.file.ID), w.giveBack())
+}
+
+func (w *workspace) giveBack() (err error) {
 	if w.tmp != "" {
 		err = errors.Join(err, os.RemoveAll(w.tmp))
 	}

@@ -2,4 +2,6 @@
 
 package ports
 
-func find(uint16) (Holder, bool) { return Holder{}, false }
+import "net/netip"
+
+func find(netip.AddrPort) (Holder, bool) { return Holder{}, false }

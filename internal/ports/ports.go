@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
+	"net/netip"
 	"syscall"
 )
 
@@ -38,17 +38,13 @@ func Free(ctx context.Context, addr string) (bool, error) {
 	return true, l.Close()
 }
 
-// Find returns the process that listens on the port of addr (host:port), if
-// this system tells: Linux does, for the caller's own processes, and for all if
-// the caller is root.
+// Find returns the process that stands in the way of listening on addr (an IP
+// address and a port), if this system tells: Linux does, for the caller's own
+// processes, and for all if the caller is root.
 func Find(addr string) (Holder, bool) {
-	_, p, err := net.SplitHostPort(addr)
+	tcp, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return Holder{}, false
 	}
-	port, err := strconv.ParseUint(p, 10, 16)
-	if err != nil {
-		return Holder{}, false
-	}
-	return find(uint16(port))
+	return find(tcp)
 }

@@ -35,6 +35,22 @@ func TestFindsThisProcess(t *testing.T) {
 	}
 }
 
+// Somebody who listens on another address of the same port is in nobody's way.
+func TestOtherAddress(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	for addr, want := range map[string]bool{"127.0.0.1:" + port: false, "127.0.0.2:" + port: true, "0.0.0.0:" + port: true} {
+		if h, ok := ports.Find(addr); ok != want && runtime.GOOS == "linux" {
+			t.Errorf("Find(%s) = %v, %v", addr, h, ok)
+		}
+	}
+}
+
 func TestBadAddresses(t *testing.T) {
 	t.Parallel()
 	for _, addr := range []string{"", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000"} {

@@ -43,6 +43,8 @@ type Engine struct {
 	URL string `json:"url,omitempty"`
 	// Credentials is user:password, or the path of a NATS .creds file.
 	Credentials string `json:"credentials,omitempty"`
+	// Embedded says that the engine ran inside that `keelson up`.
+	Embedded bool `json:"embedded,omitempty"`
 }
 
 // String returns the URL, and whether there are credentials.

@@ -1,0 +1,184 @@
+package natsregistry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/keelson-go/keelson/registry"
+)
+
+// disconnectSubject tells the ends of the connections of every account.
+const disconnectSubject = "$SYS.ACCOUNT.*.DISCONNECT"
+
+// endedKept is how many ended connections are remembered: a lease and the end
+// of its connection come on different ways, so the end may be known first.
+const endedKept = 4096
+
+// alsoFollow is a second source of [Driver.follow].
+type alsoFollow struct {
+	status   <-chan nats.Status // of its connection; any change ends the following
+	messages <-chan *nats.Msg
+	on       func(*nats.Msg) bool
+}
+
+// Leases implements [registry.Driver].
+func (d *Driver) Leases(ctx context.Context) iter.Seq2[registry.LeaseChange, error] {
+	return func(yield func(registry.LeaseChange, error) bool) {
+		if err := d.followLeases(ctx, yield); err != nil && ctx.Err() == nil {
+			yield(registry.LeaseChange{}, fmt.Errorf("natsregistry: follow leases: %w", err))
+		}
+	}
+}
+
+func (d *Driver) followLeases(ctx context.Context, yield func(registry.LeaseChange, error) bool) error {
+	t := newTracker()
+	tell := func(changes []registry.LeaseChange) bool {
+		for _, c := range changes {
+			if !yield(c, nil) {
+				return false
+			}
+		}
+		return true
+	}
+	var also *alsoFollow
+	if d.sys != nil {
+		status := d.sys.StatusChanged()
+		defer d.sys.RemoveStatusListener(status)
+		if err := waitConnected(ctx, d.sys, status); err != nil {
+			return err
+		}
+		messages := make(chan *nats.Msg, 4096)
+		sub, err := d.sys.ChanSubscribe(disconnectSubject, messages)
+		if err != nil {
+			return fmt.Errorf("subscribe to %s: %w", disconnectSubject, unavailable(err))
+		}
+		defer func() { _ = sub.Unsubscribe() }() // it fails only when the connection is closed
+		// Once the server has the subscription, no end is missed.
+		flush, cancel := context.WithTimeout(ctx, flushTimeout)
+		defer cancel()
+		if err := d.sys.FlushWithContext(flush); err != nil {
+			return fmt.Errorf("subscribe to %s: %w", disconnectSubject, unavailable(err))
+		}
+		also = &alsoFollow{status, messages, func(m *nats.Msg) bool {
+			h, err := ended(m.Data)
+			if err != nil {
+				d.log.Warn("the end of a connection can't be read", "error", err)
+				return true
+			}
+			return tell(t.end(h))
+		}}
+	}
+	return d.follow(ctx, d.leases, also, func(e jetstream.KeyValueEntry) (bool, error) {
+		if e == nil {
+			return yield(registry.LeaseChange{State: registry.LeasesSynced}, nil), nil
+		}
+		k, err := registry.ParseKey(e.Key())
+		if err != nil {
+			d.log.Warn("a lease in the registry has a strange key; it is left out", "key", e.Key(), "error", err)
+			return true, nil
+		}
+		switch e.Operation() {
+		case jetstream.KeyValueDelete:
+			return tell(t.drop(k, registry.LeaseReleased)), nil
+		case jetstream.KeyValuePurge:
+			return tell(t.drop(k, registry.LeaseExpired)), nil
+		}
+		var h holder
+		if err := json.Unmarshal(e.Value(), &h); err != nil {
+			d.log.Warn("a lease in the registry can't be read; it is left out", "key", e.Key(), "error", err)
+			return true, nil
+		}
+		return tell(t.hold(k, h, registry.LeaseChange{State: registry.LeaseHeld, Key: k, At: e.Created()})), nil
+	})
+}
+
+// ended reads the system account's message about a connection's end.
+func ended(message []byte) (holder, error) {
+	var m struct {
+		Server struct {
+			ID string `json:"id"`
+		} `json:"server"`
+		Client struct {
+			ID uint64 `json:"id"`
+		} `json:"client"`
+	}
+	if err := json.Unmarshal(message, &m); err != nil {
+		return holder{}, err
+	}
+	return holder{m.Server.ID, m.Client.ID}, nil
+}
+
+// tracker knows which connection holds which leases, as far as they have not
+// been told to be lost.
+type tracker struct {
+	holders map[registry.Key]holder
+	leases  map[holder]map[registry.Key]struct{}
+	ended   map[holder]struct{}
+	order   []holder // of ended, oldest first
+}
+
+func newTracker() *tracker {
+	return &tracker{
+		holders: map[registry.Key]holder{},
+		leases:  map[holder]map[registry.Key]struct{}{},
+		ended:   map[holder]struct{}{},
+	}
+}
+
+// hold notes that h has the lease of k, now or until just before.
+func (t *tracker) hold(k registry.Key, h holder, held registry.LeaseChange) []registry.LeaseChange {
+	if before, ok := t.holders[k]; ok && before != h {
+		t.unlink(k, before)
+	}
+	t.holders[k] = h
+	if t.leases[h] == nil {
+		t.leases[h] = map[registry.Key]struct{}{}
+	}
+	t.leases[h][k] = struct{}{}
+	changes := []registry.LeaseChange{held}
+	if _, gone := t.ended[h]; gone {
+		changes = append(changes, t.drop(k, registry.LeaseDisconnected)...)
+	}
+	return changes
+}
+
+// drop forgets a lease. That one which is not held has ended is no news: the end
+// of its connection told it before its time to live did.
+func (t *tracker) drop(k registry.Key, why registry.LeaseState) []registry.LeaseChange {
+	h, held := t.holders[k]
+	if !held {
+		return nil
+	}
+	t.unlink(k, h)
+	return []registry.LeaseChange{{State: why, Key: k}}
+}
+
+func (t *tracker) unlink(k registry.Key, h holder) {
+	delete(t.holders, k)
+	delete(t.leases[h], k)
+	if len(t.leases[h]) == 0 {
+		delete(t.leases, h)
+	}
+}
+
+// end drops every lease of a connection that has ended.
+func (t *tracker) end(h holder) []registry.LeaseChange {
+	if _, known := t.ended[h]; !known {
+		if len(t.order) == endedKept {
+			delete(t.ended, t.order[0])
+			t.order = t.order[1:]
+		}
+		t.ended[h] = struct{}{}
+		t.order = append(t.order, h)
+	}
+	var changes []registry.LeaseChange
+	for k := range t.leases[h] {
+		changes = append(changes, t.drop(k, registry.LeaseDisconnected)...)
+	}
+	return changes
+}

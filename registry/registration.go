@@ -1,0 +1,315 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+var (
+	// ErrReplaced: another process registered the same id. The registration
+	// waits until that record is gone, instead of fighting for it.
+	ErrReplaced = errors.New("registry: another process registered the same id")
+	// ErrReleased: the registration was ended by Deregister.
+	ErrReleased = errors.New("registry: the registration has been released")
+)
+
+// operationTimeout bounds one write to the store.
+const operationTimeout = 3 * time.Second
+
+// Registration keeps one instance announced. All methods are safe for
+// concurrent use.
+type Registration struct {
+	registry *Registry
+	key      Key
+	cancel   context.CancelFunc
+	done     chan struct{}
+	kick     chan struct{} // register again, now
+
+	store sync.Mutex // one write to the store at a time
+
+	mu        sync.Mutex
+	instance  Instance
+	written   uint64 // revision of this registration's last record
+	rival     uint64 // revision of a record that somebody else wrote, 0 if there is none
+	released  bool
+	err       error
+	listeners []func(error)
+}
+
+// Register announces an instance and keeps it announced until
+// [Registration.Deregister] or [Registry.Close]. It makes one attempt before it
+// returns; should that fail, as when the store is away, the registration goes
+// on trying and says so in [Registration.Err]. The error of Register itself is
+// a [*FieldError], [ErrClosed] or ctx's.
+func (r *Registry) Register(ctx context.Context, in Instance) (*Registration, error) {
+	in = in.clone()
+	if in.RegisteredAt.IsZero() {
+		in.RegisteredAt = time.Now().UTC().Round(0)
+	}
+	in.Announced, in.LastHeartbeat = "", time.Time{}
+	if err := in.Normalize(); err != nil {
+		return nil, err
+	}
+	if _, err := in.Encode(); err != nil { // no driver could store it, ever
+		return nil, err
+	}
+	run, cancel := context.WithCancel(context.Background())
+	g := &Registration{
+		registry: r, key: in.Key(), instance: in, cancel: cancel,
+		done: make(chan struct{}), kick: make(chan struct{}, 1),
+	}
+	if err := r.addRegistration(g); err != nil {
+		cancel()
+		return nil, err
+	}
+	err := g.put(ctx)
+	g.report(err)
+	go func() {
+		defer r.wg.Done()
+		g.keep(run, err != nil)
+	}()
+	if ctx.Err() != nil {
+		_ = g.Deregister(context.WithoutCancel(ctx))
+		return nil, fmt.Errorf("registry: register %s: %w", in.Key(), ctx.Err())
+	}
+	return g, nil
+}
+
+func (r *Registry) addRegistration(g *Registration) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.isClosed() {
+		return fmt.Errorf("registry: register %s: %w", g.key, ErrClosed)
+	}
+	if r.registrations[g.key] != nil {
+		return &FieldError{"id", "is already registered by this process", "give each instance its own id"}
+	}
+	r.registrations[g.key] = g
+	r.wg.Add(1) // for keep; here, where Close can't be waiting already
+	return nil
+}
+
+func (r *Registry) forget(g *Registration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.registrations[g.key] == g {
+		delete(r.registrations, g.key)
+	}
+}
+
+// Instance returns the instance as it is being announced.
+func (g *Registration) Instance() Instance {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.instance.clone()
+}
+
+// Err returns nil while the instance is announced and its lease renewed, and
+// otherwise why not: [ErrReleased] after Deregister, [ErrClosed] after
+// [Registry.Close], and in any other case the registration goes on trying.
+func (g *Registration) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
+}
+
+// OnChange has f called, outside all locks, whenever Err becomes nil or stops
+// being nil; never twice at once. What Err is by now is not told: ask it after.
+// f must not call Deregister or [Registry.Close], which wait for it, and is not
+// called for these.
+func (g *Registration) OnChange(f func(error)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.listeners = append(g.listeners, f)
+}
+
+// SetStatus announces another status. Should the write fail, the error is
+// returned and the new status is announced as soon as that is possible; after
+// Deregister or [Registry.Close] never.
+func (g *Registration) SetStatus(ctx context.Context, s Status) error {
+	if !knownStatus(s) {
+		return &FieldError{"status", "is unknown", "use one of package health's"}
+	}
+	g.mu.Lock()
+	g.instance.Status = s
+	g.mu.Unlock()
+	err := g.put(ctx)
+	if err != nil {
+		g.again()
+	}
+	return err
+}
+
+// Deregister ends the registration and removes the instance from the store.
+// It waits for the renewing to stop, and at most as long as ctx for the store.
+// Should it fail, the lease ends by itself. A second call does nothing, and so
+// does it where another process has replaced the instance. It works after
+// [Registry.Close] too.
+func (g *Registration) Deregister(ctx context.Context) error {
+	g.mu.Lock()
+	first := !g.released
+	g.released, g.err = true, ErrReleased
+	g.mu.Unlock()
+	g.cancel()
+	<-g.done
+	g.registry.forget(g)
+	if !first || g.isReplaced() {
+		return nil
+	}
+	g.store.Lock() // after a SetStatus that is under way
+	defer g.store.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+	defer cancel()
+	if err := g.registry.driver.Deregister(ctx, g.key, 0); err != nil {
+		return fmt.Errorf("registry: deregister %s: %w", g.key, err)
+	}
+	return nil
+}
+
+// keep renews the lease and registers again after any loss.
+func (g *Registration) keep(ctx context.Context, again bool) {
+	defer close(g.done)
+	failures := 0
+	for {
+		wait := g.registry.ttl / 3
+		wait -= rand.N(wait / 5)
+		if again {
+			failures++
+			wait = backoff(failures)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-g.kick:
+			// Everybody who shared the lost store is here at the same time.
+			again = true
+			sleep(ctx, rand.N(50*time.Millisecond))
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			g.end()
+			return
+		}
+		var err error
+		if again {
+			err = g.put(ctx)
+		} else {
+			err = g.renew(ctx)
+		}
+		if ctx.Err() != nil {
+			g.end()
+			return
+		}
+		if again = err != nil && !errors.Is(err, ErrReplaced); !again {
+			failures = 0
+		}
+		g.report(err)
+	}
+}
+
+// end sets what Err says from now on; Deregister has done so already.
+func (g *Registration) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.released {
+		g.err = ErrClosed
+	}
+}
+
+func (g *Registration) put(ctx context.Context) error {
+	g.store.Lock()
+	defer g.store.Unlock()
+	in, err := g.owned()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+	defer cancel()
+	revision, err := g.registry.driver.Register(ctx, in, g.registry.ttl)
+	if err != nil {
+		return fmt.Errorf("registry: register %s: %w", g.key, err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.written = revision
+	return nil
+}
+
+func (g *Registration) renew(ctx context.Context) error {
+	g.store.Lock()
+	defer g.store.Unlock()
+	if _, err := g.owned(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+	defer cancel()
+	if err := g.registry.driver.Renew(ctx, g.key, g.registry.ttl); err != nil {
+		return fmt.Errorf("registry: renew %s: %w", g.key, err)
+	}
+	return nil
+}
+
+// owned returns what to announce, or why nothing may be.
+func (g *Registration) owned() (Instance, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.released:
+		return Instance{}, ErrReleased
+	case g.registry.isClosed():
+		return Instance{}, ErrClosed
+	case g.rival > g.written:
+		return Instance{}, ErrReplaced
+	}
+	return g.instance.clone(), nil
+}
+
+// observe learns of a change of the record under this key.
+func (g *Registration) observe(c Change) {
+	g.mu.Lock()
+	g.rival = 0
+	if c.Kind == Put && !c.Instance.RegisteredAt.Equal(g.instance.RegisteredAt) {
+		// What somebody wrote before this registration did is only the past.
+		g.rival = c.Revision
+	}
+	act := c.Kind != Put || g.rival > g.written
+	g.mu.Unlock()
+	if act {
+		g.again() // to announce it again, or for Err to say ErrReplaced at once
+	}
+}
+
+func (g *Registration) isReplaced() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.rival > g.written
+}
+
+func (g *Registration) again() {
+	select {
+	case g.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (g *Registration) report(err error) {
+	g.mu.Lock()
+	if g.released { // Err says so, for good
+		g.mu.Unlock()
+		return
+	}
+	changed := (g.err == nil) != (err == nil)
+	g.err = err
+	listeners := g.listeners
+	g.mu.Unlock()
+	if changed {
+		for _, f := range listeners {
+			f(err)
+		}
+	}
+}
