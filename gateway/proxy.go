@@ -1,0 +1,197 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"sync"
+
+	"github.com/keelson-go/keelson/problem"
+	"github.com/keelson-go/keelson/registry"
+)
+
+// carrier is the context that takes an exchange through httputil.ReverseProxy.
+type carrier struct {
+	context.Context
+	x *exchange
+}
+
+type exchangeKey struct{}
+
+func (c *carrier) Value(key any) any {
+	if key == (exchangeKey{}) {
+		return c.x
+	}
+	return c.Context.Value(key)
+}
+
+func exchangeOf(r *http.Request) *exchange {
+	return r.Context().Value(exchangeKey{}).(*exchange)
+}
+
+// newProxy returns the one proxy of a gateway; all that is of one request is in
+// its exchange.
+func newProxy(g *Gateway) httputil.ReverseProxy {
+	return httputil.ReverseProxy{
+		Rewrite:        func(pr *httputil.ProxyRequest) { exchangeOf(pr.In).rewrite(pr) },
+		Transport:      timedTransport{g.deps.Transport},
+		ModifyResponse: func(res *http.Response) error { return exchangeOf(res.Request).modify(res) },
+		ErrorHandler:   func(_ http.ResponseWriter, r *http.Request, err error) { exchangeOf(r).fail(err) },
+		ErrorLog:       log.New(io.Discard, "", 0), // the access log tells it, with the request
+		BufferPool:     &buffers,
+	}
+}
+
+// proxy sends the request to the upstream and its answer to the client.
+func (x *exchange) proxy() {
+	ctx, cancel := context.WithCancelCause(x.ctx)
+	defer cancel(nil)
+	x.call.cancel = cancel
+	x.carrier = carrier{ctx, x}
+	x.gateway.proxy.ServeHTTP(&x.out, x.in.WithContext(&x.carrier))
+}
+
+// rewrite makes the upstream's request. ReverseProxy has taken off what concerns
+// one connection only (RFC 9110, section 7.6.1).
+func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
+	out := pr.Out
+	target := x.UpstreamTarget()
+	out.URL.Scheme, out.URL.Host, out.URL.Opaque, out.URL.User = "http", x.Service, "", nil
+	out.URL.Path = strings.TrimPrefix(x.Path, x.Route.StripPrefix)
+	if out.URL.Path == "" {
+		out.URL.Path = "/"
+	}
+	out.URL.RawPath = target
+	out.URL.RawQuery, out.URL.ForceQuery = x.in.URL.RawQuery, x.in.URL.ForceQuery
+	if !x.Route.PreserveHost {
+		out.Host = ""
+	}
+	for name := range out.Header {
+		if !x.Forwards(name) {
+			delete(out.Header, name)
+		}
+	}
+	x.UpstreamHeader(func(name, value string) { out.Header[name] = x.values.one(value) })
+	// Other protocols would be a tunnel past every policy: h2c (RFC 7540,
+	// section 3.2) is the known one.
+	if up := out.Header["Upgrade"]; up != nil {
+		if len(up) == 1 && strings.EqualFold(up[0], "websocket") && x.in.ProtoMajor == 1 {
+			x.call.upgrade = true
+		} else {
+			delete(out.Header, "Upgrade")
+			delete(out.Header, "Connection")
+		}
+	}
+	delete(out.Header, "Http2-Settings")
+	x.reqBody.attach(x, out)
+}
+
+// modify looks at the upstream's answer before it goes on.
+func (x *exchange) modify(res *http.Response) error {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		if !x.call.upgrade || !strings.EqualFold(res.Header.Get("Upgrade"), "websocket") {
+			return errors.New("the upstream switched to a protocol nobody asked for")
+		}
+		x.out.status = res.StatusCode
+		x.decorate(res.Header)
+		return nil
+	}
+	x.respBody = responseBody{ReadCloser: res.Body, x: x}
+	res.Body = &x.respBody
+	if x.Route.StripPrefix != "" {
+		restorePrefix(res.Header, x.Route.StripPrefix)
+	}
+	// ReverseProxy would copy them one by one, and reads the type alone.
+	h := x.out.Header()
+	for name, values := range res.Header {
+		if name != "Content-Type" {
+			h[name] = values
+			delete(res.Header, name)
+		}
+	}
+	x.decorate(h)
+	return nil
+}
+
+// responseBody notes why an answer broke off.
+type responseBody struct {
+	io.ReadCloser
+	x *exchange
+}
+
+func (b *responseBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.x.err = fmt.Errorf("read the answer of %s: %w", b.x.Service, err)
+	}
+	return n, err
+}
+
+// fail answers for an upstream that gave no answer.
+func (x *exchange) fail(err error) {
+	x.refused = "upstream"
+	x.err = err
+	if x.out.status != 0 {
+		// Only after a failed switch of protocols: the connection is not HTTP any more.
+		panic(http.ErrAbortHandler)
+	}
+	p := x.call.verdict()
+	if p == nil && x.in.Context().Err() != nil {
+		x.gone = true
+		panic(http.ErrAbortHandler)
+	}
+	if p == nil {
+		p = x.classify(err)
+	}
+	if p.Status == http.StatusServiceUnavailable && p.Retryable {
+		x.resp.Set("Retry-After", "1")
+	}
+	x.answer(p)
+}
+
+// classify says what the client is told. No text of err is in it: it may name
+// internal addresses.
+func (x *exchange) classify(err error) *problem.Problem {
+	if p := x.reqBody.fault(); p != nil {
+		return p
+	}
+	if x.gateway.deps.Classify != nil {
+		if p := x.gateway.deps.Classify(err); p != nil {
+			return p
+		}
+	}
+	if errors.Is(err, registry.ErrNoInstance) {
+		return problem.New(http.StatusServiceUnavailable, problem.CodeNoHealthyInstance,
+			"No instance of "+x.Service+" can take requests right now.")
+	}
+	// The outermost error that knows decides: a client.Error tells a connection
+	// that could not be opened in time from an answer that did not come in time.
+	if t, ok := errors.AsType[timeouter](err); errors.Is(err, context.DeadlineExceeded) || ok && t.Timeout() {
+		return upstreamTimeout(x.Service)
+	}
+	return problem.New(http.StatusBadGateway, problem.CodeUpstreamFailed, x.Service+" broke the connection or refused it.")
+}
+
+// timeouter is an error that knows whether it is a timeout, as net.Error and
+// client.Error do.
+type timeouter interface {
+	error
+	Timeout() bool
+}
+
+func upstreamTimeout(service string) *problem.Problem {
+	return problem.New(http.StatusGatewayTimeout, problem.CodeUpstreamTimeout, service+" did not answer in time.")
+}
+
+// buffers are for copying bodies.
+var buffers = bufferPool{sync.Pool{New: func() any { return new([32 << 10]byte) }}}
+
+type bufferPool struct{ pool sync.Pool }
+
+func (p *bufferPool) Get() []byte  { return p.pool.Get().(*[32 << 10]byte)[:] }
+func (p *bufferPool) Put(b []byte) { p.pool.Put((*[32 << 10]byte)(b)) }

@@ -1,0 +1,170 @@
+package gateway
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keelson-go/keelson/telemetry"
+)
+
+// Names of the headers the gateway sets.
+const (
+	headerRequestID        = "X-Request-Id"
+	headerGatewayRequestID = "X-Gateway-Request-Id"
+	headerServiceName      = "X-Service-Name"
+	headerAuthSubject      = "X-Auth-Subject"
+	headerAuthScopes       = "X-Auth-Scopes"
+	headerBaggage          = "Baggage"
+)
+
+// fate says what becomes of a client's header of a name.
+type fate int
+
+const (
+	drop   fate = iota + 1 // never passed on
+	vouch                  // passed on from a trusted proxy
+	remake                 // UpstreamHeader sets it, from the client's where that is trusted
+)
+
+// Header names that are not simply passed on, in lower case. What begins with
+// "x-forwarded-" is vouched for too.
+var fates = map[string]fate{
+	"x-auth-subject":       remake,
+	"x-auth-scopes":        remake,
+	"x-request-id":         remake,
+	"x-gateway-request-id": remake,
+	"x-service-name":       remake,
+	"forwarded":            remake,
+	"x-forwarded-for":      remake,
+	"x-forwarded-host":     remake,
+	"x-forwarded-proto":    remake,
+	"x-forwarded-prefix":   remake,
+	"traceparent":          remake,
+	"tracestate":           remake,
+	"request-timeout":      remake,
+
+	// These name another path than the one that was matched.
+	"x-original-url": drop,
+	"x-rewrite-url":  drop,
+
+	"baggage":                        vouch,
+	"x-real-ip":                      vouch,
+	"x-client-ip":                    vouch,
+	"x-cluster-client-ip":            vouch,
+	"x-original-forwarded-for":       vouch,
+	"true-client-ip":                 vouch,
+	"cf-connecting-ip":               vouch,
+	"fastly-client-ip":               vouch,
+	"x-envoy-external-address":       vouch,
+	"x-envoy-expected-rq-timeout-ms": vouch,
+}
+
+// Forwards reports whether the client's header of this name goes to the upstream
+// as it is. Headers that concern one connection only are the data plane's to
+// remove.
+func (r *Request) Forwards(name string) bool {
+	if name == "" {
+		return false
+	}
+	// All names in the table begin with one of few letters; most headers don't.
+	switch name[0] | 0x20 {
+	case 'x', 'f', 't', 'r', 'b', 'c':
+	default:
+		return true
+	}
+	var buf [32]byte // longer than every name in the table
+	lower := buf[:min(len(name), len(buf))]
+	// Servers that hand headers on as variables (CGI, WSGI, PHP) make '_' of
+	// every character that is no letter and no digit, so all of them are one.
+	exact := true
+	for i := range lower {
+		c := name[i]
+		switch {
+		case 'A' <= c && c <= 'Z':
+			c |= 0x20
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-':
+		default:
+			c, exact = '-', false
+		}
+		lower[i] = c
+	}
+	f := fates[string(lower)]
+	if f == 0 && strings.HasPrefix(string(lower), "x-forwarded-") {
+		f = vouch
+	}
+	return f == 0 || f == vouch && r.Trusted && exact
+}
+
+// UpstreamHeader gives the headers the gateway itself sends to the upstream, in
+// canonical form, each once.
+func (r *Request) UpstreamHeader(set func(name, value string)) {
+	set(headerRequestID, r.RequestID)
+	set(headerGatewayRequestID, r.GatewayRequestID)
+	set(headerServiceName, r.Service)
+	if id := r.Identity; id != nil {
+		set(headerAuthSubject, id.Subject)
+		if len(id.Scopes) > 0 {
+			set(headerAuthScopes, strings.Join(id.Scopes, " "))
+		}
+	}
+	r.forward(set)
+	set(telemetry.HeaderTraceparent, r.Trace.String())
+	if r.Trace.State != "" {
+		set(telemetry.HeaderTracestate, r.Trace.State)
+	}
+	if !r.Deadline.IsZero() {
+		left := time.Until(r.Deadline)
+		if t := r.Route.Timeout; t > 0 {
+			left = min(left, t)
+		}
+		set(headerRequestTimeout, strconv.FormatInt(passOn(left).Milliseconds(), 10))
+	}
+}
+
+// forward sets the headers that tell where the request came from.
+func (r *Request) forward(set func(name, value string)) {
+	peer := "unknown"
+	if r.Peer.IsValid() {
+		peer = r.Peer.String()
+	}
+	host, prefix := r.Authority, r.Route.StripPrefix
+	var forwarded []byte
+	if r.Trusted {
+		if prior := r.Header.Values("X-Forwarded-For"); len(prior) > 0 {
+			peer = strings.Join(prior, ", ") + ", " + peer
+		}
+		for _, prior := range r.Header.Values("Forwarded") {
+			forwarded = append(append(forwarded, prior...), ", "...)
+		}
+		if prior := r.Header.Get("X-Forwarded-Host"); prior != "" && validAuthority(prior) {
+			host = prior
+		}
+		if prior := r.Header.Get("X-Forwarded-Prefix"); strings.HasPrefix(prior, "/") && checkPath(prior) == nil {
+			prefix = strings.TrimSuffix(prior, "/") + prefix
+		}
+	}
+	proto := "http"
+	if r.TLS {
+		proto = "https"
+	}
+	var buf [128]byte
+	if forwarded == nil {
+		forwarded = buf[:0]
+	}
+	set("X-Forwarded-For", peer)
+	set("X-Forwarded-Proto", r.Scheme)
+	if host != "" {
+		set("X-Forwarded-Host", host)
+	}
+	if prefix != "" {
+		set("X-Forwarded-Prefix", prefix)
+	}
+	set("Forwarded", string(appendForwarded(forwarded, r.Peer, r.Authority, proto)))
+}
+
+// UpstreamTarget returns the path to ask the upstream for, percent-encoded as
+// the client sent it, less the route's StripPrefix.
+func (r *Request) UpstreamTarget() string {
+	return trimEscaped(r.Target, len(r.Route.StripPrefix))
+}
