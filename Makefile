@@ -3,7 +3,7 @@
 
 GO ?= go
 # One set of flags for everything, so that all share one build cache.
-TEST ?= $(GO) test -race -shuffle=on -timeout 10m
+TEST = $(GO) test -race -shuffle=on -timeout 10m
 TESTFLAGS ?=
 FUZZTIME ?= 5s
 LINT = $(GO) tool -modfile=tools/go.mod golangci-lint
@@ -16,6 +16,7 @@ build: tools-present ## bin/keelson
 
 test: tools-present ## vet, then all tests with the race detector
 	$(GO) vet ./...
+	$(GO) -C bench vet ./...
 	$(TEST) $(TESTFLAGS) ./...
 
 lint: tools-present ## the linters and formatters of .golangci.yml
@@ -31,7 +32,8 @@ soak: tools-present ## the long campaigns too
 # go test fuzzes one target at a time. It lists the targets of a package before
 # the line "ok <package>".
 fuzz: tools-present ## every fuzz target for FUZZTIME (5s)
-	@set -e; targets=$$($(GO) test -list '^Fuzz' ./... | \
+	@set -e; list=$$($(GO) test -list '^Fuzz' ./...); \
+	targets=$$(echo "$$list" | \
 		awk '/^Fuzz/ { names[n++] = $$1 } $$1 == "ok" { for (i = 0; i < n; i++) print $$2, names[i]; n = 0 }'); \
 	echo "$$targets" | while read -r package target; do \
 		[ -n "$$target" ] || continue; \

@@ -44,8 +44,8 @@ func (e *ScopeError) Error() string {
 // Unwrap makes errors.Is(err, ErrInsufficientScope) true.
 func (e *ScopeError) Unwrap() error { return ErrInsufficientScope }
 
-// Identity is a verified sender. It must not be changed after an [Authenticator] has returned it: one identity may be
-// shared by several requests.
+// Identity is a verified sender. It must not be changed after an [Authenticator] has returned it, nor its Scopes and
+// Claims: requests with the same token share one identity, at the same time and one after another.
 type Identity struct {
 	// Subject names the sender: never empty, at most 255 bytes of printable ASCII, so that it can be sent as a header.
 	Subject string

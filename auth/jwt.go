@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/MicahParks/jwkset"
@@ -53,15 +55,26 @@ type JWTConfig struct {
 // waits at most 2 seconds (and at most 64 callers at a time) for a fetch under way; callers whose key is known
 // never wait. A failed fetch is retried after 1 to 30 seconds; meanwhile the keys of the last good one stay in use, and
 // tokens of a key not among them get [ErrUnavailable].
+//
+// A token that was verified is remembered for at most a minute, so that a client that sends it again does not cost
+// another signature check; see the package comment.
 type JWT struct {
 	parser *jwt.Parser
 	store  *jwkset.MemoryJWKSet
 	find   keyfunc.Keyfunc
 	allow  []string
+	leeway time.Duration
 
 	// unnamed are the configured keys without an ID: candidates for a token whatever key ID it names.
 	unnamed jwt.VerificationKeySet
 	remote  *remote // nil without a JWKS address
+
+	// verified is behind an atomic pointer, though it never changes, because fmt follows no such pointer: of a plain one
+	// it would print the tokens for some verbs, such as %s.
+	verified atomic.Pointer[cache]
+	// keySet is the version of the key set. It is counted up after the set has changed, and read before a token is
+	// verified: so a token verified with older keys is never remembered as one of the newer version.
+	keySet atomic.Uint64
 }
 
 // NewJWT checks the configuration and starts fetching the key set, if there is a JWKS address. It does not wait for it:
@@ -93,19 +106,22 @@ func NewJWT(ctx context.Context, cfg JWTConfig) (*JWT, error) {
 	if leeway == 0 {
 		leeway = DefaultLeeway
 	}
+	leeway = max(leeway, 0)
 
 	j := &JWT{
-		allow: allow,
-		store: jwkset.NewMemoryStorage(),
+		allow:  allow,
+		leeway: leeway,
+		store:  jwkset.NewMemoryStorage(),
 		parser: jwt.NewParser(
 			jwt.WithValidMethods(allow),
 			jwt.WithIssuer(cfg.Issuer),
 			jwt.WithAudience(cfg.Audience),
 			jwt.WithExpirationRequired(),
-			jwt.WithLeeway(max(leeway, 0)),
+			jwt.WithLeeway(leeway),
 			jwt.WithStrictDecoding(),
 		),
 	}
+	j.verified.Store(newCache())
 	fixed := make([]jwkset.JWK, 0, len(cfg.Keys))
 	for i, k := range cfg.Keys {
 		jwk, err := k.jwk()
@@ -127,9 +143,18 @@ func NewJWT(ctx context.Context, cfg JWTConfig) (*JWT, error) {
 	if cfg.JWKS == "" {
 		return j, nil
 	}
+	var last []jwkset.JWK
 	j.remote, err = newRemote(cfg, func(ctx context.Context, keys []jwkset.JWK) error {
+		if reflect.DeepEqual(last, keys) {
+			return nil
+		}
 		// The configured keys come first: of two keys with one ID, the first is used.
-		return j.store.KeyReplaceAll(ctx, slices.Concat(fixed, keys))
+		if err := j.store.KeyReplaceAll(ctx, slices.Concat(fixed, keys)); err != nil {
+			return err
+		}
+		last = keys
+		j.keySet.Add(1)
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -161,9 +186,17 @@ func (j *JWT) Authenticate(ctx context.Context, c Credentials) (*Identity, error
 	if err != nil {
 		return nil, err
 	}
+	keys := j.keySet.Load()
+	if id := j.verified.Load().get(raw, keys, time.Now()); id != nil {
+		return id, nil
+	}
+	if !isToken68(raw) {
+		return nil, invalid("the token has a character no bearer token has")
+	}
 	claims, known, err := j.verify(ctx, raw)
 	if err != nil && !known && j.remote != nil {
 		if j.remote.refresh(ctx) {
+			keys = j.keySet.Load()
 			claims, known, err = j.verify(ctx, raw)
 		}
 		if err != nil && !known && j.remote.problem() != nil {
@@ -173,7 +206,25 @@ func (j *JWT) Authenticate(ctx context.Context, c Credentials) (*Identity, error
 	if err != nil {
 		return nil, refusal(err)
 	}
-	return identity(claims)
+	id, err := identity(claims)
+	if err != nil {
+		return nil, err
+	}
+	j.remember(raw, id, keys)
+	return id, nil
+}
+
+// remember puts a verified token into the cache. Its life is worked out as the parser does, so that both agree to the
+// nanosecond on when it ends.
+func (j *JWT) remember(raw string, id *Identity, keys uint64) {
+	v := verified{id: id, keys: keys, expires: id.Expires.Add(j.leeway)}
+	switch nbf, err := jwt.MapClaims(id.Claims).GetNotBefore(); {
+	case err != nil:
+		return // the parser has refused such a token; without this limit none is to be trusted
+	case nbf != nil:
+		v.notBefore = nbf.Add(-j.leeway)
+	}
+	j.verified.Load().add(raw, v, time.Now())
 }
 
 // verify checks everything but what [identity] reads. known is false if a key that is not known yet may be the token's.

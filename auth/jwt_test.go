@@ -320,14 +320,3 @@ func TestNewJWTRefuses(t *testing.T) {
 		})
 	}
 }
-
-func BenchmarkJWT(b *testing.B) {
-	j := newJWT(b, allKeys())
-	c := bearer(sign(b, jwt.SigningMethodEdDSA, edKey(), claims(), kid("ed")))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := j.Authenticate(b.Context(), c); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

@@ -249,6 +249,17 @@ func TestCallerGone(t *testing.T) {
 	if eps[0].InFlight() != 0 {
 		t.Errorf("%d calls in flight, want 0", eps[0].InFlight())
 	}
+
+	gaveUp, giveUp := context.WithCancelCause(t.Context())
+	go func() {
+		<-entered
+		<-entered // of the request before
+		giveUp(fmt.Errorf("the route's time is over: %w", context.DeadlineExceeded))
+	}()
+	_, err = tr.RoundTrip(request(t, "GET", "http://users/", nil).WithContext(gaveUp))
+	if e, ok := errors.AsType[*client.Error](err); !ok || e.Kind != client.Timeout {
+		t.Errorf("error %#v, want Timeout", err)
+	}
 }
 
 func TestInFlightUntilTheBodyIsRead(t *testing.T) {

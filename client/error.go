@@ -89,6 +89,10 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Timeout() bool { return e.Kind == Timeout }
 
 func classify(ctx context.Context, err error) Kind {
+	// Who gives up waiting may say so by the cause of the context's end.
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return Timeout
+	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return Canceled
 	}

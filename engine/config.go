@@ -97,7 +97,7 @@ func (c Config) normalize() (Config, error) {
 		switch {
 		case err != nil: // its text would repeat the URL, with the secrets in it
 			return c, &ConfigError{"URL", "not a URL: write nats://host:4222, or several with commas between"}
-		case parsed.User != nil:
+		case strings.Contains(u, "@"): // without a scheme too, where there is no parsed.User
 			return c, &ConfigError{"URL", "has credentials in it: URLs get logged, put them into Credentials (KEELSON_ENGINE_CREDENTIALS)"}
 		case parsed.Host == "" || (parsed.Scheme != "nats" && parsed.Scheme != "tls"):
 			return c, &ConfigError{"URL", fmt.Sprintf("%q: write nats://host:4222 or tls://host:4222", u)}

@@ -42,6 +42,8 @@ func TestConfigRefused(t *testing.T) {
 		"no password":          {engine.Config{Credentials: "hush"}, "Credentials"},
 		"empty password":       {engine.Config{Credentials: "me:"}, "Credentials"},
 		"no such file":         {engine.Config{Credentials: "/nonexistent/hush.creds"}, "Credentials"},
+		"and no scheme":        {engine.Config{URL: "me:hush@localhost:4222"}, "URL"},
+		"nor a host":           {engine.Config{URL: "nats://a:4222,me:hush@/"}, "URL"},
 		"negative replicas":    {engine.Config{Replicas: -1}, "Replicas"},
 		"too many replicas":    {engine.Config{Replicas: 6}, "Replicas"},
 		"certificate, no key":  {engine.Config{CertFile: junk}, "CertFile"},

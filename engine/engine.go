@@ -92,8 +92,9 @@ func (e *Engine) Replicas() int { return e.replicas }
 
 // Check asks the engine a cheap question (about 100 µs in this process) and
 // returns nil if it is connected and its JetStream answers. The error wraps
-// [ErrDisconnected] (at once, without waiting), [ErrNoJetStream] or ctx's. A
-// longer ctx is cut to three seconds. It fits health.Check.
+// [ErrDisconnected] (at once, without waiting), [ErrNoJetStream],
+// [ErrCredentials] or ctx's. A longer ctx is cut to three seconds. It fits
+// health.Check.
 func (e *Engine) Check(ctx context.Context) error {
 	if !e.nc.IsConnected() {
 		if err := e.nc.LastError(); err != nil {

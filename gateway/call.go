@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -33,7 +34,23 @@ type call struct {
 	state   atomic.Int32
 	timer   *time.Timer
 	timeout time.Duration
+	unhook  func() bool // from the draining, of a stream
 	x       *exchange
+}
+
+// errDraining is why a stream was ended by [Gateway.Drain].
+var errDraining = errors.New("gateway: draining, streams are ended")
+
+// endOn ends the call, which has become a stream, when draining ends.
+func (c *call) endOn(draining context.Context) {
+	c.unhook = context.AfterFunc(draining, func() { c.cancel(errDraining) })
+}
+
+// settle is called when the call is over.
+func (c *call) settle() {
+	if c.unhook != nil {
+		c.unhook()
+	}
 }
 
 // timedTransport starts and stops the timer around the real transport.

@@ -40,6 +40,9 @@ type Gateway struct {
 	metrics *telemetry.ServerMetrics
 	proxy   httputil.ReverseProxy
 	table   atomic.Pointer[table]
+
+	draining context.Context // ends with Drain
+	drain    context.CancelFunc
 }
 
 // New checks cfg and returns a gateway for it. The error joins a *ConfigError
@@ -54,6 +57,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		deps.Logger = deps.Telemetry.Logger()
 	}
 	g := &Gateway{deps: deps, metrics: deps.Telemetry.Server()}
+	g.draining, g.drain = context.WithCancel(context.Background())
 	g.proxy = newProxy(g)
 	if err := g.Reload(cfg); err != nil {
 		return nil, err
@@ -84,6 +88,11 @@ func (g *Gateway) Reload(cfg Config) error {
 		}
 	}
 }
+
+// Drain ends all streams (server-sent events and WebSockets), which would hold up
+// a server's stop for as long as their clients like, and those that begin later.
+// Other requests are served as before. Call it when the server begins to stop.
+func (g *Gateway) Drain() { g.drain() }
 
 // Admit runs a request through everything that comes before the proxy. The data
 // plane has filled in the first fields of r; headers for the response, whoever

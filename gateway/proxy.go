@@ -52,6 +52,7 @@ func (x *exchange) proxy() {
 	ctx, cancel := context.WithCancelCause(x.ctx)
 	defer cancel(nil)
 	x.call.cancel = cancel
+	defer x.call.settle()
 	x.carrier = carrier{ctx, x}
 	x.gateway.proxy.ServeHTTP(&x.out, x.in.WithContext(&x.carrier))
 }
@@ -99,7 +100,11 @@ func (x *exchange) modify(res *http.Response) error {
 		}
 		x.out.status = res.StatusCode
 		x.decorate(res.Header)
+		x.call.endOn(x.gateway.draining)
 		return nil
+	}
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		x.call.endOn(x.gateway.draining)
 	}
 	x.respBody = responseBody{ReadCloser: res.Body, x: x}
 	res.Body = &x.respBody

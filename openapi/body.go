@@ -188,6 +188,9 @@ func (c *requestContext) check(body []byte) error {
 		return problem.New(http.StatusBadRequest, problem.CodeMalformed, detail)
 	}
 	ch := &checker{schemas: c.schemas, path: huma.NewPathBuffer(nil, 0)}
+	again := json.NewDecoder(bytes.NewReader(body))
+	again.UseNumber()
+	ch.unique(again, nil)
 	ch.check(c.schema, v, nil)
 	if len(ch.errs) > 0 {
 		return Invalid(ch.errs...)

@@ -1,6 +1,7 @@
 package openapi_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/keelson-go/keelson/openapi"
@@ -80,13 +82,17 @@ func TestBodies(t *testing.T) {
 			"/items/1/sku": "expected length >= 1", "/items/1/count": "expected number >= 1",
 			"/items/2/sku": "is required", "/items/2/count": "expected integer", "/items/2/x": "is not a known field",
 		}},
-		`{"email":"a@b.c","items":[{"sku":"a","count":1},{"count":1,"sku":"a"}]}`:   {422, "invalid", errs{"/items/1": "is in the list already"}},
-		`{"email":"a@b.c","tags":["a","b","a","c"]}`:                                {422, "invalid", errs{"/tags": "expected array length <= 3", "/tags/2": "is in the list already"}},
-		`{"email":"a@b.c","tags":["a",1]}`:                                          {422, "invalid", errs{"/tags/1": "expected string"}},
-		`{"email":"a@b.c","a/b~c":"` + secret + `"}`:                                {422, "invalid", errs{"/a~1b~0c": "expected length <= 1"}},
-		`{"email":"a@b.c","x.y":{"sku":"` + secret + `"}}`:                          {422, "invalid", errs{"/x.y/count": "is required"}},
-		`{"email":"a@b.c","u.v[0]":1,"w/x":2,"":3}`:                                 {422, "invalid", errs{"/u.v[0]": "is not a known field", "/w~1x": "is not a known field", "/": "is not a known field"}},
-		`{"email":"a@b.c","labels":{"a.b":1,"c/d":{"e":"` + secret + `"}}}`:         {422, "invalid", errs{"/labels/a.b": "expected string", "/labels/c~1d": "expected string"}},
+		`{"email":"a@b.c","items":[{"sku":"a","count":1},{"count":1,"sku":"a"}]}`: {422, "invalid", errs{"/items/1": "is in the list already"}},
+		`{"email":"a@b.c","tags":["a","b","a","c"]}`:                              {422, "invalid", errs{"/tags": "expected array length <= 3", "/tags/2": "is in the list already"}},
+		`{"email":"a@b.c","tags":["a",1]}`:                                        {422, "invalid", errs{"/tags/1": "expected string"}},
+		`{"email":"a@b.c","a/b~c":"` + secret + `"}`:                              {422, "invalid", errs{"/a~1b~0c": "expected length <= 1"}},
+		`{"email":"a@b.c","x.y":{"sku":"` + secret + `"}}`:                        {422, "invalid", errs{"/x.y/count": "is required"}},
+		`{"email":"a@b.c","u.v[0]":1,"w/x":2,"":3}`:                               {422, "invalid", errs{"/u.v[0]": "is not a known field", "/w~1x": "is not a known field", "/": "is not a known field"}},
+		`{"email":"a@b.c","labels":{"a.b":1,"c/d":{"e":"` + secret + `"}}}`:       {422, "invalid", errs{"/labels/a.b": "expected string", "/labels/c~1d": "expected string"}},
+		// Decoding merges what stands twice, so that the first one would go in unchecked.
+		`{"email":"a@b.c","x.y":{"sku":"a","count":1},"x.y":{"sku":"` + secret + `","count":1}}`: {422, "invalid", errs{"/x.y": "is there twice"}},
+		`{"email":"a@b.c","free":[{},{"a":1,"a":2}]}`:                                            {422, "invalid", errs{"/free/1/a": "is there twice"}},
+
 		`{"email":"a@b.c","tree":{"kids":[{"kids":[{"value":"` + secret + `"}]}]}}`: {422, "invalid", errs{"/tree/kids/0/kids/0/value": "expected integer"}},
 	} {
 		t.Run(body[:min(len(body), 40)], func(t *testing.T) {
@@ -115,6 +121,28 @@ func TestBodies(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Decoding matches names whatever their case, so that a known field written otherwise would go in unchecked.
+func TestOpenBody(t *testing.T) {
+	t.Parallel()
+	type open struct {
+		_     struct{} `json:"-" additionalProperties:"true"`
+		Count int      `json:"count,omitempty" minimum:"0"`
+	}
+	mux := http.NewServeMux()
+	op := huma.Operation{OperationID: "open", Method: http.MethodPost, Path: "/open"}
+	huma.Register(openapi.New(mux, "Shop", "1"), op, func(context.Context, *struct{ Body open }) (*struct{}, error) { return nil, nil })
+	for body, want := range map[string]int{
+		`{"count":1,"other":-5}`: 204,
+		`{"count":-5}`:           422,
+		`{"Count":-5}`:           422,
+		`{"count":1,"COUNT":-5}`: 422,
+	} {
+		if w := send(t, mux, "POST", "/open", "application/json", strings.NewReader(body)); w.Code != want {
+			t.Errorf("%s: %d %s, want %d", body, w.Code, w.Body, want)
+		}
 	}
 }
 
@@ -246,7 +274,7 @@ func FuzzBody(f *testing.F) {
 	h := api(f)
 	for _, s := range []string{
 		`{"email":"a@b.c"}`, `[]`, `null`, `{"items":[{"sku":"a","count":1},{}]}`, `{"tags":["a","a"],"free":[{}]}`, `{"a.b":{"c[0]":1}}`,
-		`{"tree":{"kids":[{"kids":[]}]}}`, `{"labels":{"~":"/"}}`, "{\"\xff\":1}", `1e999`,
+		`{"tree":{"kids":[{"kids":[]}]}}`, `{"labels":{"~":"/"}}`, "{\"\xff\":1}", `1e999`, `{"free":{"a":1e999,"a":[{"b":1,"b":{}}]}}`,
 	} {
 		f.Add([]byte(s))
 	}

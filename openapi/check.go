@@ -82,6 +82,31 @@ func (c *checker) check(s *huma.Schema, v any, at *place) {
 	}
 }
 
+// unique adds an error for every member that stands twice in the next value of d, which is known to be JSON. Decoding into
+// a struct merges the two, while the value that was checked has only the last one.
+func (c *checker) unique(d *json.Decoder, at *place) {
+	switch t, _ := d.Token(); t {
+	case json.Delim('{'):
+		seen := map[string]bool{}
+		for d.More() {
+			t, _ := d.Token()
+			name, _ := t.(string)
+			member := at.member(name)
+			if seen[name] {
+				c.fail(member, "is there twice")
+			}
+			seen[name] = true
+			c.unique(d, member)
+		}
+		_, _ = d.Token() // the bracket
+	case json.Delim('['):
+		for i := 0; d.More(); i++ {
+			c.unique(d, at.element(i))
+		}
+		_, _ = d.Token()
+	}
+}
+
 func isInteger(s *huma.Schema, n string) bool {
 	bits := 64
 	if s.Format == "int32" {
@@ -135,16 +160,16 @@ func (c *checker) object(s *huma.Schema, v any, at *place) {
 func (c *checker) additional(s *huma.Schema, name string, v any, at *place) {
 	switch additional := s.AdditionalProperties.(type) {
 	case bool:
-		if additional {
-			return
-		}
 		detail := "is not a known field"
 		for known := range s.Properties {
-			if strings.EqualFold(known, name) {
+			if strings.EqualFold(known, name) { // which decoding takes for the known one
 				detail += "; did you mean " + known + "?"
+				additional = false
 			}
 		}
-		c.fail(at, detail)
+		if !additional {
+			c.fail(at, detail)
+		}
 	case *huma.Schema:
 		c.check(additional, v, at)
 	}

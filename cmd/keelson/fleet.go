@@ -234,14 +234,8 @@ func (f *fleet) build(pkg string) func(context.Context) error {
 		began := time.Now()
 		progress := f.out.building(pkg)
 		defer progress()
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", f.binary(pkg), pkg) //nolint:gosec // the manifest is the user's own
+		cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", f.binary(pkg), pkg) //nolint:gosec // the manifest is the user's own
 		cmd.Dir = f.manifest.Dir()
-		// Like all children it has a group of its own: Ctrl-C reaches `up` alone,
-		// which interrupts the compilers too, and takes no failure of theirs for
-		// one of the build.
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		cmd.Cancel = func() error { return process.SignalGroup(cmd.Process.Pid, syscall.SIGINT) }
-		cmd.WaitDelay = reapGrace
 		var said bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &said, &said
 		// A Ctrl-C in the terminal is for us alone; the compilers go when we say so.

@@ -180,6 +180,9 @@ func loadManifest(file string) (*manifest.Manifest, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := ours(found); err != nil {
+			return nil, err
+		}
 		path = found
 	}
 	m, err := manifest.Load(path)
@@ -190,6 +193,24 @@ func loadManifest(file string) (*manifest.Manifest, error) {
 		return nil, &failure{code: exitUsage, message: err.Error()}
 	}
 	return m, nil
+}
+
+// ours refuses a manifest that another user has put above this folder: what it
+// names is run as us.
+func ours(path string) error {
+	here, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || filepath.Dir(path) == here || int(owner.Uid) == os.Geteuid() || owner.Uid == 0 {
+		return nil
+	}
+	return &failure{code: exitUsage, message: path + " belongs to another user", hint: "if you trust it: --file " + path}
 }
 
 // explain makes a start's or a stop's error what a person can act on.

@@ -62,6 +62,12 @@ func parseListen(s string) (port int, why string) {
 func parsePrefix(s string) (netip.Prefix, error) {
 	if strings.Contains(s, "/") {
 		p, err := netip.ParsePrefix(s)
+		if err == nil && p.Addr().Is4In6() { // clients' addresses are compared in their IPv4 form
+			if p.Bits() < 96 {
+				return netip.Prefix{}, errNotAddress
+			}
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
 		return p.Masked(), err
 	}
 	a, err := netip.ParseAddr(s)
@@ -134,10 +140,11 @@ func badEngineURL(s string) string {
 		if err != nil || u.Host == "" {
 			return "is not an address"
 		}
-		switch u.Scheme {
-		case "nats", "tls", "ws", "wss":
-		default:
-			return "is not a nats://, tls://, ws:// or wss:// address"
+		if u.Scheme != "nats" && u.Scheme != "tls" {
+			return "is not a nats:// or tls:// address"
+		}
+		if u.User != nil {
+			return "has a user or password in it, which belong into credentials"
 		}
 	}
 	return ""

@@ -86,6 +86,7 @@ func TestRefuses(t *testing.T) {
 		gateway(`rateLimit: {window: [1s]}`):                 `k.yaml:2:31: gateway.rateLimit.window: this must be a time, not a list; write a time with its unit, such as 500ms, 60s or 5m`,
 		gateway(`rateLimit: {by: route}`):                    `k.yaml:2:23: gateway.rateLimit: unknown key "by"; known are limit, window`,
 		gateway(`trustedProxies: [10.0.0.0/33]`):             `k.yaml:2:28: gateway.trustedProxies[0]: "10.0.0.0/33" is neither; write an address or a range, such as 10.0.0.7 or 10.0.0.0/8`,
+		gateway(`trustedProxies: ["::ffff:0:0/95"]`):         `k.yaml:2:28: gateway.trustedProxies[0]: "::ffff:0:0/95" is neither; write an address or a range, such as 10.0.0.7 or 10.0.0.0/8`,
 		gateway(`trustedProxies: [proxy]`):                   `k.yaml:2:28: gateway.trustedProxies[0]: "proxy" is neither; write an address or a range, such as 10.0.0.7 or 10.0.0.0/8`,
 		gateway(`routes: {path: /a}`):                        `k.yaml:2:19: gateway.routes: this must be a list, not a mapping; write it like [a, b]`,
 
@@ -127,7 +128,9 @@ func TestRefuses(t *testing.T) {
 
 		// The engine.
 		"version: 1\nengine: {durability: fats}":                                `k.yaml:2:22: engine.durability: "fats" is not known; did you mean "fast"?`,
-		"version: 1\nengine: {url: \"http://root:hunter2@h:4222\"}":             `k.yaml:2:15: engine.url: this is not a nats://, tls://, ws:// or wss:// address; write it like nats://127.0.0.1:4222`,
+		"version: 1\nengine: {url: \"http://root:hunter2@h:4222\"}":             `k.yaml:2:15: engine.url: this is not a nats:// or tls:// address; write it like nats://127.0.0.1:4222`,
+		"version: 1\nengine: {url: \"wss://h:4222\"}":                           `k.yaml:2:15: engine.url: this is not a nats:// or tls:// address; write it like nats://127.0.0.1:4222`,
+		"version: 1\nengine: {url: \"tls://h:4222,nats://root:hunter2@h\"}":     `k.yaml:2:15: engine.url: this has a user or password in it, which belong into credentials; write it like nats://127.0.0.1:4222`,
 		"version: 1\nengine: {url: \"nats://h:4222\", listen: \"h:4222\"}":      `k.yaml:2:9: engine: there is both listen and url; keep listen for the embedded engine, or url for an external one`,
 		"version: 1\nengine: {credentials: 31337}":                              `k.yaml:2:23: engine.credentials: this must be text, not a number; write it in quotes`,
 		"version: 1\ngateway: {auth: {jwt: {jwks: \"ftp://root:hunter2@h/\"}}}": `k.yaml:2:30: gateway.auth.jwt.jwks: this is not an http(s) address; write an https address without user and password`,

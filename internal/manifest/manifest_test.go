@@ -85,7 +85,7 @@ gateway:
   auth: {jwt: {keys: [issuer.pem], jwks: "https://login.example/jwks", issuer: "https://login.example", audience: shop}}
   cors: {origins: ["https://Shop.example", "http://localhost:5173"]}
   rateLimit: {limit: 1000}
-  trustedProxies: [10.0.0.0/8, 192.168.1.7, "::1", "fd00::/8"]
+  trustedProxies: [10.0.0.0/8, 192.168.1.7, "::1", "fd00::/8", "::ffff:10.1.0.0/112"]
   routes:
     - path: /api/users/*
       service: users
@@ -120,6 +120,7 @@ services:
 			RateLimit: manifest.RateLimit{Limit: 1000, Window: time.Minute, By: manifest.ByClient},
 			TrustedProxies: []netip.Prefix{
 				prefix("10.0.0.0/8"), prefix("192.168.1.7/32"), prefix("::1/128"), prefix("fd00::/8"),
+				prefix("10.1.0.0/16"), // clients' addresses are compared in their IPv4 form
 			},
 			Routes: []manifest.Route{
 				{

@@ -146,11 +146,17 @@ func (c *child) runOnce(ctx context.Context, h host) outcome {
 				c.becomeHealthy()
 			}
 		case <-deadline.C:
-			c.stop(p)
+			killed := c.stop(p)
+			// What hung after a crash is started again: that is no stop to be told of.
+			if killed && (ctx.Err() != nil || !c.m.wasHealthy) {
+				c.s.late(c.spec.Instance)
+			}
 			return outcome{late: true, err: unhealthy}
 		case <-ctx.Done():
 			c.awaitUsers(p)
-			c.stop(p)
+			if c.stop(p) {
+				c.s.late(c.spec.Instance)
+			}
 			return outcome{asked: true}
 		}
 	}
@@ -207,20 +213,21 @@ func (c *child) awaitUsers(p running) {
 	}
 }
 
-// stop ends the process and its group, and returns when both have gone.
-func (c *child) stop(p running) {
+// stop ends the process and its group, and returns when both have gone. It
+// reports whether they had to be killed.
+func (c *child) stop(p running) (killed bool) {
 	p.terminate()
 	grace := time.NewTimer(c.s.cfg.Grace)
 	defer grace.Stop()
 	select {
 	case <-p.done():
-		return
+		return false
 	case <-grace.C:
 	case <-c.s.killed:
 	}
-	c.s.late(c.spec.Instance)
 	p.kill()
 	<-p.done()
+	return true
 }
 
 func (c *child) startError(out outcome) *StartError {

@@ -276,6 +276,39 @@ func TestStubbornIsKilledAfterGrace(t *testing.T) {
 	})
 }
 
+// A child that was killed because it hung after a restart is no fault of the
+// stop that comes later.
+func TestKilledInARestartIsNoLateStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sc := newScene(t, "a")
+		n := 0
+		sc.behave["a"] = func(p *fakeProcess) {
+			switch n = p.start; n {
+			case 1:
+				p.endAfter(time.Second, 1)
+			case 2:
+				p.onTerm = func() {}
+			}
+		}
+		sc.s.children[0].spec.Healthy = func(context.Context) error {
+			if n == 2 {
+				return errors.New("hung")
+			}
+			return nil
+		}
+		err := sc.run(t, func() {
+			time.Sleep(time.Minute)
+			if st := sc.s.List()[0]; st.State != Healthy || st.Restarts != 2 {
+				t.Errorf("after a minute %+v, want healthy again by the third start", st)
+			}
+		})
+		if err != nil {
+			t.Errorf("a clean stop failed: %v", err)
+		}
+	})
+}
+
 func TestKill(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
