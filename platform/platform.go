@@ -18,6 +18,7 @@ import (
 	"github.com/keelson-go/keelson/engine/embedded"
 	"github.com/keelson-go/keelson/gateway"
 	"github.com/keelson-go/keelson/health"
+	"github.com/keelson-go/keelson/internal/httpserver"
 	"github.com/keelson-go/keelson/lifecycle"
 	"github.com/keelson-go/keelson/registry"
 	"github.com/keelson-go/keelson/telemetry"
@@ -25,6 +26,10 @@ import (
 
 // DefaultStopTimeout bounds a whole stop.
 const DefaultStopTimeout = 30 * time.Second
+
+// GatewayGrace is how long the gateway lets requests in progress finish when it
+// stops, before the services are told to. Streams end at once.
+const GatewayGrace = 10 * time.Second
 
 // connectTimeout is how long an engine elsewhere may take to be there.
 const connectTimeout = 20 * time.Second
@@ -119,6 +124,10 @@ func Listen(ctx context.Context, cfg Config) (*Platform, error) {
 	}
 	if p.adminListener, err = listen(ctx, "admin API", cfg.AdminListen); err != nil {
 		return nil, errors.Join(err, p.gatewayListener.Close())
+	}
+	if err := console.Allowed(p.adminListener.Addr(), nil); err != nil {
+		p.Close()
+		return nil, err
 	}
 	p.group = lifecycle.New(lifecycle.StopTimeout(cfg.StopTimeout), lifecycle.ForceOn(cfg.Forced), lifecycle.Logger(p.log()))
 	p.group.Add("health checks", func(ctx context.Context, ready func()) error {
@@ -274,47 +283,41 @@ func (p *Platform) runRegistry(ctx context.Context, ready func()) (err error) {
 func (p *Platform) serveAdmin(ctx context.Context, ready func()) error {
 	r := p.running.Load()
 	c, err := console.New(console.Config{
-		Listen: p.adminListener.Addr(), Registry: r.registry, LastHeartbeat: r.reaper.LastHeartbeat, Logger: p.log(),
+		Listen: p.adminListener.Addr(), Registry: r.registry, LastHeartbeat: r.reaper.LastHeartbeat,
+		Metrics: p.config.Telemetry.Handler(), Logger: p.log(),
 	})
 	if err != nil {
 		return err
 	}
-	// Streams never end by themselves: the server's context ends them.
-	return p.serve(ctx, ready, p.adminListener, c, true)
+	// Its streams never end by themselves: their contexts end with the drain.
+	base, endStreams := context.WithCancel(context.WithoutCancel(ctx))
+	defer endStreams()
+	server := &http.Server{Handler: c, BaseContext: func(net.Listener) context.Context { return base }} //nolint:gosec // serve sets its timeouts
+	return p.serve(ctx, ready, p.adminListener, server, httpserver.Stop{Drain: endStreams, Grace: adminGrace})
 }
 
 func (p *Platform) serveGateway(ctx context.Context, ready func()) error {
 	p.health.Started()
-	return p.serve(ctx, ready, p.gatewayListener, p.gateway, false)
+	server := &http.Server{Handler: p.gateway} //nolint:gosec // serve sets its timeouts
+	return p.serve(ctx, ready, p.gatewayListener, server, httpserver.Stop{
+		Drain: func() {
+			p.health.Drain()
+			p.gateway.Drain()
+		},
+		Grace: gatewayGrace,
+	})
 }
 
-// serve runs an HTTP server until ctx ends, then lets requests finish.
-func (p *Platform) serve(ctx context.Context, ready func(), l net.Listener, h http.Handler, cutStreams bool) error {
-	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	server := &http.Server{ //nolint:gosec // ServerDefaults sets its timeouts
-		Handler:     h,
-		BaseContext: func(net.Listener) context.Context { return base },
-		ErrorLog:    slog.NewLogLogger(p.log().Handler(), slog.LevelDebug),
-	}
-	gateway.ServerDefaults(server)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
-	ready()
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
-	}
-	if cutStreams {
-		cancel()
-	}
-	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), p.config.StopTimeout)
-	defer stop()
-	err := server.Shutdown(grace)
-	if err != nil {
-		err = fmt.Errorf("requests still in progress were cut: %w", errors.Join(err, server.Close()))
-	}
-	<-served // http.ErrServerClosed
-	return err
+func (p *Platform) serve(ctx context.Context, ready func(), l net.Listener, s *http.Server, stop httpserver.Stop) error {
+	gateway.ServerDefaults(s)
+	s.ErrorLog = slog.NewLogLogger(p.log().Handler(), slog.LevelDebug)
+	return httpserver.Run(ctx, ready, l, s, stop)
+}
+
+func gatewayGrace() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), GatewayGrace)
+}
+
+func adminGrace() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 2*time.Second)
 }

@@ -95,7 +95,7 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 	cfg := platform.Config{
 		Gateway: gatewayConfig(m, jwt), GatewayListen: m.Gateway.Listen, AdminListen: m.Admin.Listen,
 		Version: build().Version, Telemetry: tel, Forced: a.forced,
-		StopTimeout: gatewayGrace + time.Duration(depth(m))*(stopGrace+time.Second) + platformGrace,
+		StopTimeout: platform.GatewayGrace + time.Duration(depth(m))*(stopGrace+time.Second) + platformGrace,
 	}
 	if m.Engine.URL != "" {
 		out.say("connecting to the engine at %s", m.Engine.URL)
@@ -139,10 +139,8 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 	return explain(err, m)
 }
 
-const (
-	gatewayGrace  = 10 * time.Second // for requests in progress
-	platformGrace = 5 * time.Second  // for admin API, registry and engine
-)
+// platformGrace is for admin API, registry and engine to stop.
+const platformGrace = 5 * time.Second
 
 // depth is the longest chain of services that depend on each other: they stop
 // one after another.
