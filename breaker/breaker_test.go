@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -250,6 +251,23 @@ func TestHalfOpenCannotWedge(t *testing.T) {
 		wantState(t, b, breaker.HalfOpen)
 		second.Success()
 		wantState(t, b, breaker.Closed)
+	})
+}
+
+// The longest lease there is keeps a place for ever, not for no time.
+func TestLongestProbeLease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBreaker(t, breaker.ProbeLease(math.MaxInt64))
+		trip(t, b)
+		time.Sleep(31 * time.Second)
+		if _, err := b.Allow(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(24 * time.Hour)
+		if _, err := b.Allow(); !errors.Is(err, breaker.ErrOpen) {
+			t.Errorf("a second probe beside the first: %v", err)
+		}
 	})
 }
 

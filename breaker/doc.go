@@ -40,7 +40,7 @@
 //
 // # Cost
 //
-// A call through a closed breaker costs two atomic loads and one atomic addition
+// A call through a closed breaker costs three atomic loads and one atomic addition
 // and allocates nothing; it does not read the clock unless a time window or slow
 // calls are asked for. [Timeout] allocates, for the context it gives to the call.
 // All methods are safe for concurrent use. No goroutine is started and nothing

@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -121,6 +122,7 @@ func newConfig(opts []Option) (config, error) {
 	case c.isFailure == nil:
 		return c, fmt.Errorf("IsFailure is nil: give a function, or leave it out")
 	}
+	c.probeLease = min(c.probeLease, math.MaxInt64/4) // now plus it must not overflow
 	if hasWindow {
 		return c, c.window.normalize()
 	}

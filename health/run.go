@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -69,7 +70,11 @@ func (h *Health) once(parent context.Context, d *dependency) (passed bool) {
 	defer cancel()
 	begin := time.Now()
 	result := make(chan string, 1)
-	go func() { result <- d.ask(ctx) }()
+	go func() {
+		failure := "the check ended its goroutine" // by runtime.Goexit
+		defer func() { result <- failure }()
+		failure = d.ask(ctx)
+	}()
 
 	select {
 	case failure := <-result:
@@ -109,5 +114,6 @@ func (d *dependency) ask(ctx context.Context) (failure string) {
 
 // jitter varies a pause by ±10 %, so that checks of many processes spread out.
 func jitter(d time.Duration) time.Duration {
+	d = min(d, math.MaxInt64/2) // the longest plus a tenth would be negative
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
 }

@@ -2,6 +2,9 @@ package health_test
 
 import (
 	"context"
+	"fmt"
+	"math"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -188,6 +191,41 @@ func TestRetry(t *testing.T) {
 			if pause := at[i+1].Sub(at[i]); pause < want*9/10 || pause > want*11/10 {
 				t.Errorf("pause %d is %v, want about %v", i, pause, want)
 			}
+		}
+	})
+}
+
+// A check that ends its goroutine, as a test's FailNow does, holds nothing up.
+func TestGoexit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := health.New("1")
+		add(t, h, "a", func(context.Context) error { runtime.Goexit(); return nil })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := h.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if d := h.Report().Dependencies["a"]; d.Status != health.Unhealthy || d.Error != "the check ended its goroutine" {
+			t.Errorf("%+v", d)
+		}
+	})
+}
+
+// The longest interval is no short one, whatever the jitter.
+func TestLongestInterval(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := health.New("1", health.Defaults(health.Interval(math.MaxInt64)))
+		const checks = 50
+		var runs atomic.Int32
+		for i := range checks {
+			add(t, h, fmt.Sprint(i), func(context.Context) error { runs.Add(1); return nil })
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := h.Run(ctx); err != nil || runs.Load() != checks {
+			t.Errorf("%d checks ran %d times, %v", checks, runs.Load(), err)
 		}
 	})
 }

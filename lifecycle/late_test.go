@@ -105,6 +105,26 @@ func TestHookTimeout(t *testing.T) {
 	}
 }
 
+// A component whose context has ended may say so; a hook that was cancelled by
+// somebody else in its time has not done its work.
+func TestCancelledHookIsTold(t *testing.T) {
+	t.Parallel()
+	g := lifecycle.New()
+	g.Add("server", func(ctx context.Context, ready func()) error {
+		ready()
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	g.OnStop("drain", time.Minute, func(context.Context) error { return context.Canceled })
+	ctx, cancel := context.WithCancel(t.Context())
+	g.Add("last", func(ctx context.Context, ready func()) error {
+		cancel()
+		<-ctx.Done()
+		return nil
+	})
+	checkError(t, g.Run(ctx), "stop drain: context canceled", context.Canceled)
+}
+
 func TestForce(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

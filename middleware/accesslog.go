@@ -50,7 +50,7 @@ func AccessLog(logger *slog.Logger, opts AccessLogOptions) Middleware {
 			rec := record(w, r)
 			returned := false
 			start := clock()
-			path := r.URL.Path // before anything inside rewrites it
+			method, path := r.Method, r.URL.Path // before anything inside rewrites them
 			defer func() {
 				duration := clock() - start
 				status := rec.result(r.Context(), returned)
@@ -62,7 +62,7 @@ func AccessLog(logger *slog.Logger, opts AccessLogOptions) Middleware {
 				if status >= 500 || aborted && !clientGone(r.Context()) {
 					level = slog.LevelError
 				}
-				must := level == slog.LevelError || opts.Slow > 0 && duration >= opts.Slow
+				must := aborted || level == slog.LevelError || opts.Slow > 0 && duration >= opts.Slow
 				if !must && opts.Every > 1 && (seen.Add(1)-1)%uint64(opts.Every) != 0 {
 					return
 				}
@@ -72,7 +72,7 @@ func AccessLog(logger *slog.Logger, opts AccessLogOptions) Middleware {
 				}
 				attrs := make([]slog.Attr, 0, 10)
 				attrs = append(attrs,
-					slog.String("method", clip(r.Method)),
+					slog.String("method", clip(method)),
 					slog.String("route", rec.route(r)),
 					slog.String("path", clip(path)),
 					slog.Int("status", status),

@@ -17,14 +17,15 @@ func Metrics(t *telemetry.Telemetry) Middleware {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			rec := record(w, r)
 			returned := false
-			metrics.Route(r.Method, "").Begin()
+			method := r.Method // before anything inside rewrites it
+			metrics.Route(method, "").Begin()
 			start := clock()
 			defer func() {
 				end := rec.switched
 				if !rec.hijacked {
 					end = clock()
 				}
-				metrics.Route(r.Method, rec.route(r)).End(rec.result(r.Context(), returned), end-start)
+				metrics.Route(method, rec.route(r)).End(rec.result(r.Context(), returned), end-start)
 			}()
 			next.ServeHTTP(rec, r)
 			returned = true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -180,6 +181,31 @@ func TestAccessLogOutside(t *testing.T) {
 	}
 }
 
+// The route comes out of a handler that panics, too.
+func TestRouteOfAPanic(t *testing.T) {
+	t.Parallel()
+	log := new(logs)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /users/{id}", func(http.ResponseWriter, *http.Request) { panic("x") })
+	serve(middleware.Chain(mux, middleware.AccessLog(log.logger(), middleware.AccessLogOptions{}),
+		middleware.Recover(log.logger()), middleware.RequestID()), httptest.NewRequest("GET", "/users/7", nil))
+	if got := log.records(t, "request"); len(got) != 1 || got[0]["route"] != "/users/{id}" {
+		t.Errorf("log: %s", log)
+	}
+}
+
+// A mux with an OPTIONS route names it in Allow by itself.
+func TestRoutesAllowHasNoMethodTwice(t *testing.T) {
+	t.Parallel()
+	mux := http.NewServeMux()
+	mux.HandleFunc("OPTIONS /own", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("PUT /own", func(http.ResponseWriter, *http.Request) {})
+	w := serve(middleware.Routes(mux), httptest.NewRequest("GET", "/own", nil))
+	if got := w.Header().Get("Allow"); w.Code != 405 || got != "OPTIONS, PUT" {
+		t.Errorf("%d, Allow %q", w.Code, got)
+	}
+}
+
 func TestAccessLogOptions(t *testing.T) {
 	t.Parallel()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -216,6 +242,30 @@ func TestAccessLogOptions(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A response that was cut off is logged whatever Every says, also when it was the
+// client that left.
+func TestAccessLogTellsEveryCut(t *testing.T) {
+	t.Parallel()
+	log := new(logs)
+	var leave context.CancelFunc
+	h := middleware.AccessLog(log.logger(), middleware.AccessLogOptions{Every: 4})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		leave()
+		panic(http.ErrAbortHandler)
+	}))
+	for range 4 {
+		ctx, cancel := context.WithCancel(t.Context())
+		leave = cancel
+		func() {
+			defer func() { _ = recover() }()
+			serve(h, httptest.NewRequestWithContext(ctx, "GET", "/", nil))
+		}()
+	}
+	if got := log.records(t, "request"); len(got) != 4 || got[1]["aborted"] != true {
+		t.Errorf("log: %s", log)
 	}
 }
 
@@ -363,7 +413,7 @@ func TestMetricsCountsRequestsInProgress(t *testing.T) {
 		for _, f := range families {
 			if f.GetName() == telemetry.ServerActive {
 				for _, m := range f.GetMetric() {
-					n += m.GetGauge().GetValue()
+					n += math.Abs(m.GetGauge().GetValue())
 				}
 			}
 		}
@@ -376,5 +426,11 @@ func TestMetricsCountsRequestsInProgress(t *testing.T) {
 	})), httptest.NewRequest("GET", "/", nil))
 	if got := active(); got != 0 {
 		t.Errorf("%v in progress at the end", got)
+	}
+	serve(middleware.Metrics(tel)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		r.Method = http.MethodGet // as some serve HEAD
+	})), httptest.NewRequest("HEAD", "/", nil))
+	if counts := seen(t, tel); active() != 0 || counts["HEAD  200"] != 1 {
+		t.Errorf("after a handler that changed the method: %v in progress, counts %v", active(), counts)
 	}
 }

@@ -2,6 +2,8 @@ package middleware
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/keelson-go/keelson/problem"
 )
@@ -28,7 +30,10 @@ func Routes(mux *http.ServeMux) http.Handler {
 			Fail(w, r, problem.New(http.StatusNotFound, problem.CodeNotFound, "There is nothing at this path."))
 			return
 		}
-		allow := would.header.Get("Allow") + ", " + http.MethodOptions
+		allow := would.header.Get("Allow")
+		if !slices.Contains(strings.Split(allow, ", "), http.MethodOptions) {
+			allow += ", " + http.MethodOptions
+		}
 		w.Header().Set("Allow", allow)
 		if r.Method == http.MethodOptions {
 			w.WriteHeader(http.StatusNoContent)

@@ -25,6 +25,7 @@ type recorder struct {
 	status   int   // of the final header, 0 before it went out
 	bytes    int64 // of the body, as the client gets them
 	head     bool  // a HEAD request: what is written is not sent
+	unseen   bool  // the client had left before the final header
 	hijacked bool
 	switched time.Duration // on the clock, when it was hijacked
 	pattern  string        // that Routes found, for when the request outside does not have it
@@ -32,6 +33,7 @@ type recorder struct {
 	trace  telemetry.TraceContext
 	traced http.Request
 	ctx    context.Context // the one that knows most about the request, or nil
+	base   context.Context // the request's outermost: it ends early if the client leaves
 }
 
 // record returns w's recorder, a new one if w is none.
@@ -39,7 +41,7 @@ func record(w http.ResponseWriter, r *http.Request) *recorder {
 	if rec, ok := w.(*recorder); ok {
 		return rec
 	}
-	return &recorder{w: w, head: r.Method == http.MethodHead}
+	return &recorder{w: w, head: r.Method == http.MethodHead, base: r.Context()}
 }
 
 // know keeps ctx for the log records of middleware outside. It does nothing if w
@@ -85,6 +87,8 @@ func (rec *recorder) begun() bool { return rec.status != 0 || rec.hijacked }
 // panicked, of a request whose context is ctx. 0 means that none went out.
 func (rec *recorder) result(ctx context.Context, returned bool) int {
 	switch {
+	case rec.unseen:
+		return 0
 	case rec.status != 0:
 		return rec.status
 	case rec.hijacked:
@@ -101,12 +105,16 @@ func (rec *recorder) result(ctx context.Context, returned bool) int {
 // server gave it, which is cancelled before the handler's end for no other reason.
 func clientGone(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
 
-// sent notes a final header.
-func (rec *recorder) sent(status int) {
+// sent notes a final header, and whether the client was gone before it. What a
+// handler says then, mostly that its own calls were cancelled, goes to nobody.
+func (rec *recorder) sent(status int, unseen bool) {
 	if !rec.begun() {
-		rec.status = status
+		rec.status, rec.unseen = status, unseen
 	}
 }
+
+// late tells whether a header that went out now would find no client.
+func (rec *recorder) late() bool { return !rec.begun() && clientGone(rec.base) }
 
 // wrote notes a piece of the body.
 func (rec *recorder) wrote(n int64) {
@@ -118,21 +126,22 @@ func (rec *recorder) wrote(n int64) {
 func (rec *recorder) Header() http.Header { return rec.w.Header() }
 
 func (rec *recorder) WriteHeader(status int) {
+	late := rec.late()
 	rec.w.WriteHeader(status) // first: it panics over an impossible status
 	if status >= 200 || status == http.StatusSwitchingProtocols {
-		rec.sent(status)
+		rec.sent(status, late)
 	}
 }
 
 func (rec *recorder) Write(b []byte) (int, error) {
-	rec.sent(http.StatusOK)
+	rec.sent(http.StatusOK, rec.late())
 	n, err := rec.w.Write(b)
 	rec.wrote(int64(n))
 	return n, err
 }
 
 func (rec *recorder) WriteString(s string) (int, error) {
-	rec.sent(http.StatusOK)
+	rec.sent(http.StatusOK, rec.late())
 	n, err := io.WriteString(rec.w, s)
 	rec.wrote(int64(n))
 	return n, err
@@ -142,10 +151,10 @@ func (rec *recorder) WriteString(s string) (int, error) {
 func (rec *recorder) ReadFrom(src io.Reader) (n int64, err error) {
 	// An empty source sends nothing, not even the header. If the source panics
 	// nobody knows what was sent, and then it is safe to take it that something was.
-	begun := true
+	begun, late := true, rec.late()
 	defer func() {
 		if begun {
-			rec.sent(http.StatusOK)
+			rec.sent(http.StatusOK, late)
 		}
 	}()
 	if w, ok := rec.w.(io.ReaderFrom); ok {
@@ -166,9 +175,10 @@ func (rec *recorder) Flush() { _ = rec.FlushError() }
 
 // FlushError is Flush for a ResponseController. It sends the header, too.
 func (rec *recorder) FlushError() error {
+	late := rec.late()
 	err := http.NewResponseController(rec.w).Flush()
 	if !errors.Is(err, http.ErrNotSupported) {
-		rec.sent(http.StatusOK)
+		rec.sent(http.StatusOK, late)
 	}
 	return err
 }

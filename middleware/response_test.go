@@ -302,6 +302,9 @@ func TestClientGone(t *testing.T) {
 		metric        string
 	}{
 		{"before any answer", nil, nil, "499 INFO <nil>", "GET  "},
+		{"before its error is answered", nil, func(w http.ResponseWriter) { w.WriteHeader(500) }, "499 INFO <nil>", "GET  "},
+		{"before it is written to", nil, func(w http.ResponseWriter) { io.WriteString(w, "x") }, "499 INFO <nil>", "GET  "},
+		{"before it is copied to", nil, func(w http.ResponseWriter) { io.Copy(w, io.LimitReader(strings.NewReader("x"), 1)) }, "499 INFO <nil>", "GET  "},
 		{"while it was sent", func(w http.ResponseWriter) { w.(http.Flusher).Flush() }, nil, "200 INFO <nil>", "GET  200"},
 		{"a proxy cuts its copy", func(w http.ResponseWriter) { w.(http.Flusher).Flush() },
 			func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, "200 INFO true", "GET  200"},
@@ -340,6 +343,31 @@ func TestClientGone(t *testing.T) {
 				t.Errorf("the client's leaving is %d errors of ours", got)
 			}
 		})
+	}
+}
+
+// leaving is a source whose reader loses its client in the middle.
+type leaving struct {
+	io.Reader
+	leave func()
+}
+
+func (l leaving) Read(b []byte) (int, error) {
+	l.leave()
+	return l.Reader.Read(b)
+}
+
+// A client that leaves while a body is copied to it has had the header.
+func TestClientGoneInACopy(t *testing.T) {
+	t.Parallel()
+	log := new(logs)
+	h := middleware.AccessLog(log.logger(), middleware.AccessLogOptions{})
+	ctx, cancel := context.WithCancel(t.Context())
+	serve(h(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(w, leaving{strings.NewReader("half"), cancel})
+	})), httptest.NewRequestWithContext(ctx, "GET", "/", nil))
+	if r := log.records(t, "request"); r[0]["status"] != 200.0 || r[0]["bytes"] != 4.0 {
+		t.Errorf("log: %s", log)
 	}
 }
 

@@ -23,6 +23,7 @@ func TestWrite(t *testing.T) {
 	w.Header().Set("Content-Type", "text/html")
 	w.Header().Set("Content-Encoding", "gzip")
 	w.Header().Set("Etag", `"1"`)
+	w.Header().Set("Content-Disposition", "attachment")
 	w.Header().Set("Cache-Control", "max-age=60")
 	problem.Write(w, httptest.NewRequest("POST", "/a%2Fb/c?token=secret", nil), problem.New(405, problem.CodeMethodNotAllowed, "Use <GET>."))
 
@@ -34,7 +35,7 @@ func TestWrite(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"Content-Type": "application/problem+json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
-		"Allow": "GET", "Content-Encoding": "", "Etag": "", "X-Request-Id": "r1",
+		"Allow": "GET", "Content-Encoding": "", "Content-Disposition": "", "Etag": "", "X-Request-Id": "r1",
 	} {
 		if got := resp.Header.Get(name); got != want {
 			t.Errorf("%s = %q, want %q", name, got, want)
@@ -155,6 +156,16 @@ func TestDecodeReadError(t *testing.T) {
 	resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(`{"a":`), iotest.ErrReader(broken)))
 	if _, err := problem.Decode(resp); !errors.Is(err, broken) || errors.Is(err, problem.ErrNotProblem) {
 		t.Errorf("err = %v, want %v", err, broken)
+	}
+}
+
+// A body without end is not read to its end.
+func TestDecodeReadsNoMoreThanItMay(t *testing.T) {
+	t.Parallel()
+	resp := response(500, problem.ContentType, "")
+	resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(strings.Repeat(" ", problem.MaxDecode+1)), iotest.ErrReader(errors.New("read on"))))
+	if _, err := problem.Decode(resp); !errors.Is(err, problem.ErrNotProblem) {
+		t.Errorf("err = %v", err)
 	}
 }
 

@@ -92,7 +92,9 @@ type Decision struct {
 // n = 0 asks without taking anything; a negative n is the same. More than Burst
 // requests at once are never admitted. A tat further ahead than the limit can
 // put it (the limit was lowered, the clock set back) counts as one just used up.
-// A limit that is not valid admits nothing: see [Limit.Validate].
+// A limit it can't count with (Requests or Window below 1, Burst below 0, or a
+// Burst that takes centuries to refill) admits nothing. It checks no more than
+// that: see [Limit.Validate].
 func GCRA(l Limit, tat, now int64, n int) (int64, Decision) {
 	if l.Requests < 1 || l.Window < 1 || l.Burst < 0 {
 		return tat, Decision{Limit: l}

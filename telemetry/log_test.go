@@ -70,7 +70,7 @@ func TestGroupsDoNotMix(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := ContextWithRequestID(t.Context(), "r1")
-	base := tel.Logger().WithGroup("g")
+	base := tel.Logger().WithGroup("g").With("a", 1).With("b", 2) // three steps leave room for a fourth
 	one, two := base.With("one", 1), base.With("two", 2)
 	one.InfoContext(ctx, "m")
 	two.InfoContext(ctx, "m")

@@ -45,6 +45,9 @@ func Run(ctx context.Context, ready func(), l net.Listener, srv *http.Server, st
 	ready()
 	select {
 	case err := <-served:
+		if stop.Drain != nil {
+			stop.Drain()
+		}
 		s.cut()
 		return err
 	case <-ctx.Done():
@@ -135,8 +138,10 @@ func (s *server) stop(grace context.Context) error {
 
 // cut ends everything, and waits a moment for handlers to see that.
 func (s *server) cut() {
+	// Connections first: a handler that returns because its context ended must
+	// not pass for one that has answered.
+	_ = s.http.Close() // of what is to go anyway
 	s.abandon()
-	_ = s.http.Close() // of listeners and connections that are to go anyway
 	ctx, cancel := context.WithTimeout(context.Background(), afterCut)
 	defer cancel()
 	_ = s.idle(ctx) // a handler that heeds nothing can't be waited for
