@@ -158,7 +158,11 @@ func (p *printer) say(format string, args ...any) {
 func (p *printer) state(st supervise.Status) {
 	switch st.State {
 	case supervise.Restarting:
-		p.say("%s has ended (%v); starting it again in %s", st.Instance, st.Exit, st.Delay.Round(time.Millisecond*100))
+		why := fmt.Sprintf("%s has ended (%v)", st.Instance, st.Exit)
+		if st.Err != nil {
+			why = st.Err.Error()
+		}
+		p.say("%s; starting it again in %s", why, st.Delay.Round(100*time.Millisecond))
 	case supervise.Healthy:
 		if st.Restarts > 0 {
 			p.say("%s is up again", st.Instance)

@@ -77,7 +77,7 @@ var packages = map[string]entry{
 
 	// No code of their own, so no floor matters.
 	"internal/archtest": {floor: 0},
-	"internal/e2e":      {floor: 7},
+	"internal/e2e":      {floor: 7, testUses: []string{sys, "github.com/google/uuid"}},
 }
 
 // testLibraries may be imported by every test, and by nothing else.

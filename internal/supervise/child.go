@@ -86,7 +86,11 @@ func (c *child) run(ctx context.Context, h host) *StartError {
 		if !ok {
 			return c.startError(out)
 		}
-		c.report(Restarting, func(st *Status) { st.Delay, st.Restarts = delay, c.m.restarts })
+		var why error
+		if !out.ended {
+			why = c.startError(out)
+		}
+		c.report(Restarting, func(st *Status) { st.Delay, st.Restarts, st.Err = delay, c.m.restarts, why })
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():

@@ -76,6 +76,9 @@ type Status struct {
 	Exit *Exit
 	// Delay is how long the next start is away, in state [Restarting].
 	Delay time.Duration
+	// Err is why a start after a crash failed, in state [Restarting]; nil if
+	// the process ended by itself, which Exit tells.
+	Err error
 }
 
 // Stream says where a line was written.

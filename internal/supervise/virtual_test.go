@@ -246,7 +246,11 @@ func TestRestartedButNeverHealthyAgain(t *testing.T) {
 			return nil
 		}
 		err := sc.run(t, func() {
-			time.Sleep(40 * time.Second)
+			time.Sleep(32 * time.Second)
+			if st := sc.s.List()[0]; st.State != Restarting || st.Err == nil || !strings.Contains(st.Err.Error(), "hung") {
+				t.Errorf("after 32 s %+v, want it to say why it is started again", st)
+			}
+			time.Sleep(8 * time.Second)
 			if st := sc.s.List()[0]; st.State != Healthy || st.Restarts != 2 {
 				t.Errorf("after 40 s %+v, want healthy again by the third start", st)
 			}
