@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -27,12 +26,6 @@ func (e endpoints) Endpoints(service string) *balance.Set {
 // The transport the gateway is made for.
 func TestOverClient(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	refused := l.Addr().String()
-	_ = l.Close()
 	services := endpoints{
 		"echo":    serve(t, echo),
 		"refused": refused,
@@ -51,9 +44,9 @@ func TestOverClient(t *testing.T) {
 	}
 	tr := client.New(services)
 	t.Cleanup(tr.CloseIdleConnections)
-	var routes []gateway.Route
-	for _, name := range []string{"echo", "refused", "dies", "hangs", "ws", "nobody"} {
-		routes = append(routes, gateway.Route{Path: "/" + name, Service: name, Public: true, Timeout: time.Second})
+	routes := []gateway.Route{{Path: "/hangs", Service: "hangs", Public: true, Timeout: time.Second}}
+	for _, name := range []string{"echo", "refused", "dies", "ws", "nobody"} {
+		routes = append(routes, gateway.Route{Path: "/" + name, Service: name, Public: true})
 	}
 	e := newEdge(t, gateway.Config{Routes: routes}, gateway.Deps{Transport: tr})
 	for _, tt := range []struct {

@@ -36,7 +36,10 @@
 // less StripPrefix. A path is refused with 400, never repaired, if it has an
 // empty segment ("//"), a "." or ".." segment, a slash or a backslash written as
 // %2F or %5C, a plain backslash or a control character, however it is written.
-// So no spelling of a path gets past the prefix its route was chosen by.
+// So no spelling of a path gets past the prefix its route was chosen by. Case and
+// path parameters (";x") count as they stand: before a service that ignores them,
+// don't guard /admin beside a wider route that is more open, for /ADMIN and
+// /admin;x are the wider route's.
 //
 // # What the upstream sees
 //

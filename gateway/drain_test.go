@@ -64,7 +64,11 @@ func TestDrainEndsStreams(t *testing.T) {
 		_, body := e.do(http.MethodGet, "/slow", "")
 		slow <- body
 	}()
-	<-arrived
+	select {
+	case <-arrived:
+	case <-ctx.Done():
+		t.Fatal("the request does not arrive")
+	}
 
 	e.Drain()
 	e.Drain() // twice is once
@@ -79,7 +83,12 @@ func TestDrainEndsStreams(t *testing.T) {
 		t.Errorf("a later event stream goes on: %v", err)
 	}
 	close(release)
-	if got := <-slow; got != "done" {
-		t.Errorf("an ordinary request was cut: %q", got)
+	select {
+	case got := <-slow:
+		if got != "done" {
+			t.Errorf("an ordinary request was cut: %q", got)
+		}
+	case <-ctx.Done():
+		t.Error("an ordinary request has no answer")
 	}
 }

@@ -62,6 +62,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.describe()
+	if err := x.checkQuery(); err != nil {
+		x.refused = "arrival"
+		x.answer(err)
+		return
+	}
 	if err := x.limitBody(); err != nil {
 		x.refused = "body"
 		x.answer(err)
@@ -74,6 +79,16 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (x *exchange) describe() {
 	x.traced = telemetry.TraceContext{Context: x.ctx, Trace: x.Trace}
 	x.ctx = telemetry.ContextWithRequestID(&x.traced, x.RequestID)
+}
+
+// checkQuery refuses a space, which HTTP/2 can carry: in the request line of an
+// HTTP/1 upstream it would end the target, and what follows it would be read as
+// the version (RFC 9113, section 10.3).
+func (x *exchange) checkQuery() error {
+	if strings.IndexByte(x.in.URL.RawQuery, ' ') >= 0 {
+		return badRequest(errQuerySpace)
+	}
+	return nil
 }
 
 // answer makes the response without an upstream.
@@ -118,8 +133,10 @@ func (x *exchange) decorate(h http.Header) {
 	// If there was a Content-Length beside Transfer-Encoding, a proxy before us
 	// may have gone by it, and what follows on the connection is not what that
 	// proxy thinks. net/http hides whether there was; RFC 9112, section 6.1, has
-	// us close. The same goes for a body that was not read to its end.
-	if x.in.ProtoMajor == 1 && (len(x.in.TransferEncoding) > 0 || x.reqBody.unread()) {
+	// us close. The same goes for a body that was not read to its end, and for
+	// HTTP/1.0, where net/http ignores Transfer-Encoding: a proxy must not keep such
+	// a connection (RFC 9112, section 9.3).
+	if x.in.ProtoMajor == 1 && (x.in.ProtoMinor == 0 || len(x.in.TransferEncoding) > 0 || x.reqBody.unread()) {
 		h["Connection"] = x.values.one("close")
 	}
 }
@@ -153,12 +170,12 @@ func (x *exchange) finish(panicked any) {
 	}
 	if x.gone && status == 0 {
 		status = statusClientGone
-		x.gateway.metrics.Route(x.Method, pattern).End(0, took)
+		x.gateway.metrics.Route(x.in.Method, pattern).End(0, took)
 	} else {
 		if status == 0 && panicked == nil {
 			status = http.StatusOK // net/http will say so
 		}
-		x.gateway.metrics.Route(x.Method, pattern).End(status, took)
+		x.gateway.metrics.Route(x.in.Method, pattern).End(status, took)
 	}
 	x.log(status, took, panicked != nil && !x.gone)
 	if panicked != nil {
@@ -182,8 +199,8 @@ func (x *exchange) log(status int, took time.Duration, cut bool) {
 	}
 	var buf [16]slog.Attr
 	attrs := append(buf[:0],
-		slog.String("method", x.Method),
-		slog.String("path", x.Target),
+		slog.String("method", clip(x.in.Method, 32)),
+		slog.String("path", clip(x.Target, maxPath)),
 		slog.Int("status", status),
 		slog.Int64("bytes", x.out.bytes),
 		slog.Duration("duration", took),
@@ -214,6 +231,9 @@ func (x *exchange) log(status int, took time.Duration, cut bool) {
 	}
 	logger.LogAttrs(x.ctx, level, "request", attrs...)
 }
+
+// clip bounds what a client can write into the log.
+func clip(s string, n int) string { return s[:min(len(s), n)] }
 
 // recorder notes what becomes of a response.
 type recorder struct {

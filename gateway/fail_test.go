@@ -17,6 +17,10 @@ import (
 	"github.com/keelson-go/keelson/telemetry"
 )
 
+// refused is where nobody listens: a port of our own that we give back may be
+// another test's by then.
+const refused = "127.0.0.1:1"
+
 // tcpService is a service that does with a connection what handle does.
 func tcpService(t *testing.T, handle func(net.Conn)) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -31,7 +35,9 @@ func tcpService(t *testing.T, handle func(net.Conn)) string {
 			if err != nil {
 				return
 			}
+			stop := context.AfterFunc(t.Context(), func() { _ = conn.Close() }) // a connection nobody uses
 			handle(conn)
+			stop()
 		}
 	}()
 	t.Cleanup(func() { _ = l.Close(); <-done })
@@ -49,12 +55,6 @@ func answering(text string) func(net.Conn) {
 
 func TestUpstreamFailures(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	refused := l.Addr().String()
-	_ = l.Close()
 	fleet := newFleet(t, nil)
 	fleet.addrs["refused"] = refused
 	fleet.addrs["closes"] = tcpService(t, answering(""))
@@ -64,9 +64,10 @@ func TestUpstreamFailures(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body) // else net/http does not look whether the caller is there
 		<-r.Context().Done()
 	}))
-	var routes []gateway.Route
-	for _, name := range []string{"nobody", "refused", "closes", "babbles", "half-header", "hangs"} {
-		routes = append(routes, gateway.Route{Path: "/" + name, Service: name, Public: true, Timeout: time.Second})
+	fleet.addrs["no-status"] = tcpService(t, answering("HTTP/1.1 099 X\r\nContent-Length: 2\r\n\r\nhi"))
+	routes := []gateway.Route{{Path: "/hangs", Service: "hangs", Public: true, Timeout: time.Second}}
+	for _, name := range []string{"nobody", "refused", "closes", "babbles", "half-header", "no-status"} {
+		routes = append(routes, gateway.Route{Path: "/" + name, Service: name, Public: true})
 	}
 	e := newEdge(t, gateway.Config{Routes: routes}, gateway.Deps{Transport: fleet})
 	for _, tt := range []struct {
@@ -79,6 +80,7 @@ func TestUpstreamFailures(t *testing.T) {
 		{"closes", 502, problem.CodeUpstreamFailed},
 		{"babbles", 502, problem.CodeUpstreamFailed},
 		{"half-header", 502, problem.CodeUpstreamFailed},
+		{"no-status", 502, problem.CodeUpstreamFailed},
 		{"hangs", 504, problem.CodeUpstreamTimeout},
 	} {
 		res, text := e.do("POST", "/"+tt.service, "x")

@@ -17,6 +17,7 @@ var (
 	errPathDots      = errors.New("the path has a '.' or '..' segment; send it resolved")
 	errPathSlash     = errors.New("the path has an encoded slash or a backslash")
 	errPathForbidden = errors.New("the path has a control character")
+	errQuerySpace    = errors.New("the query has a space; send it as %20")
 )
 
 // parsePath decodes a path as sent and refuses those that two programs could

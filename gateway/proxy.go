@@ -79,9 +79,10 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	}
 	x.UpstreamHeader(func(name, value string) { out.Header[name] = x.values.one(value) })
 	// Other protocols would be a tunnel past every policy: h2c (RFC 7540,
-	// section 3.2) is the known one.
+	// section 3.2) is the known one. After a body nobody could tell where the
+	// tunnel begins, and no WebSocket begins with one.
 	if up := out.Header["Upgrade"]; up != nil {
-		if len(up) == 1 && strings.EqualFold(up[0], "websocket") && x.in.ProtoMajor == 1 {
+		if len(up) == 1 && strings.EqualFold(up[0], "websocket") && x.in.ProtoMajor == 1 && !x.hasBody() {
 			x.call.upgrade = true
 		} else {
 			delete(out.Header, "Upgrade")
@@ -102,6 +103,9 @@ func (x *exchange) modify(res *http.Response) error {
 		x.decorate(res.Header)
 		x.call.endOn(x.gateway.draining)
 		return nil
+	}
+	if res.StatusCode < 200 {
+		return fmt.Errorf("the upstream answered with %d, which is no status", res.StatusCode)
 	}
 	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
 		x.call.endOn(x.gateway.draining)

@@ -49,6 +49,7 @@ func TestUpstreamHeaders(t *testing.T) {
 		"X-Gateway-Request-Id", "forged", "X-Service-Name", "forged", "X-Forwarded-For", "6.6.6.6", "X-Forwarded-Host", "evil",
 		"X-Forwarded-Proto", "https", "Forwarded", "for=6.6.6.6", "X-Real-Ip", "6.6.6.6", "X-Original-Url", "/admin",
 		"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Tracestate", "a=b", "Baggage", "k=v",
+		"X-Http-Method-Override", "DELETE", "X-Forwarded", "for=6.6.6.6", "Proxy", "http://evil",
 		"Connection", "X-Hop, X-Auth-Subject, X-Request-Id", "X-Hop", "1", "Proxy-Authorization", "Basic x", "Keep-Alive", "1", "Te", "trailers, gzip", "Upgrade", "h2c", "Http2-Settings", "AAMAAABk",
 	}
 	res, got := e.echo("GET", "/api/x", "", forged...)
@@ -63,7 +64,7 @@ func TestUpstreamHeaders(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, v, value)
 		}
 	}
-	for _, name := range []string{"X_Auth_Subject", "X-Auth_scopes", "X-Real-Ip", "X-Original-Url", "Tracestate", "Baggage", "X-Hop", "Connection",
+	for _, name := range []string{"X-Http-Method-Override", "X-Forwarded", "Proxy", "X_Auth_Subject", "X-Auth_scopes", "X-Real-Ip", "X-Original-Url", "Tracestate", "Baggage", "X-Hop", "Connection",
 		"Proxy-Authorization", "Keep-Alive", "Upgrade", "Http2-Settings", "Accept-Encoding", "Request-Timeout"} {
 		if v, ok := h[name]; ok {
 			t.Errorf("%s: %q reached the service", name, v)
@@ -226,7 +227,7 @@ func TestMaxBody(t *testing.T) {
 
 func TestServerSentEvents(t *testing.T) {
 	t.Parallel()
-	next := make(chan string)
+	next, gone := make(chan string), make(chan struct{})
 	e := oneService(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 		_ = http.NewResponseController(w).Flush()
@@ -236,33 +237,39 @@ func TestServerSentEvents(t *testing.T) {
 				_, _ = io.WriteString(w, "data: "+event+"\n\n")
 				_ = http.NewResponseController(w).Flush()
 			case <-r.Context().Done():
-				close(next)
+				close(gone)
 				return
 			}
 		}
-	}, gateway.Route{Path: "/*", Service: "up", Public: true, Timeout: 500 * time.Millisecond})
-	ctx, cancel := context.WithCancel(t.Context())
+	}, gateway.Route{Path: "/*", Service: "up", Public: true, Timeout: time.Second})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
 	req, _ := http.NewRequestWithContext(ctx, "GET", e.url+"/events", nil)
 	res, err := e.http.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("%d", res.StatusCode)
+	}
 	lines := bufio.NewReader(res.Body)
 	started := time.Now()
-	for i := 0; i < 3 || time.Since(started) < 600*time.Millisecond; i++ { // longer than Timeout
+	for i := 0; i < 3 || time.Since(started) < 1200*time.Millisecond; i++ { // longer than Timeout
 		// Each arrives before the next is made: nothing is held back.
-		next <- fmt.Sprint(i)
+		select {
+		case next <- fmt.Sprint(i):
+		case <-gone:
+			t.Fatal("the stream was cut")
+		}
 		line, err := lines.ReadString('\n')
 		if err != nil || line != fmt.Sprintf("data: %d\n", i) {
 			t.Fatalf("%q, %v", line, err)
 		}
 		_, _ = lines.ReadString('\n')
 	}
-	cancel() // reaches the service
-	for range next {
-		t.Error("an event after the end")
-	}
+	cancel()
+	<-gone // it reaches the service
 	eventually(t, "the log tells that the client left", func() bool { return strings.Contains(e.logs.String(), `"client_gone":true`) })
 }
 
@@ -283,7 +290,7 @@ func TestWebSocket(t *testing.T) {
 				return
 			}
 		}
-	}, gateway.Route{Path: "/*", Service: "up", Public: true, Timeout: 500 * time.Millisecond})
+	}, gateway.Route{Path: "/*", Service: "up", Public: true, Timeout: time.Second})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	c, res, err := websocket.Dial(ctx, e.url+"/ws", &websocket.DialOptions{HTTPClient: e.http, Subprotocols: []string{"echo"}})
@@ -295,7 +302,7 @@ func TestWebSocket(t *testing.T) {
 		t.Errorf("%q %v", c.Subprotocol(), res.Header)
 	}
 	started := time.Now()
-	for i := 0; i < 3 || time.Since(started) < 600*time.Millisecond; i++ {
+	for i := 0; i < 3 || time.Since(started) < 1200*time.Millisecond; i++ {
 		msg := []byte(fmt.Sprint("message ", i))
 		if err := c.Write(ctx, websocket.MessageBinary, msg); err != nil {
 			t.Fatal(err)
@@ -314,8 +321,8 @@ func TestWebSocket(t *testing.T) {
 func TestOnlyWebSocketUpgrades(t *testing.T) {
 	t.Parallel()
 	switcher := func(w http.ResponseWriter, r *http.Request) {
-		if up := r.Header.Get("Upgrade"); up != "" && up != "websocket" {
-			t.Errorf("Upgrade: %s reached the service", up)
+		if up := r.Header.Get("Upgrade"); up != "" && (up != "websocket" || r.ContentLength != 0) {
+			t.Errorf("Upgrade: %s reached the service, body %d", up, r.ContentLength)
 		}
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -330,6 +337,12 @@ func TestOnlyWebSocketUpgrades(t *testing.T) {
 		answer := raw(t, e.addr, "GET /x HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: "+upgrade+"\r\n\r\n")
 		if !strings.HasPrefix(answer, "HTTP/1.1 502 ") {
 			t.Errorf("%q: %s", upgrade, answer)
+		}
+	}
+	for _, body := range []string{"Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"} {
+		answer := raw(t, e.addr, "GET /x HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n"+body)
+		if !strings.HasPrefix(answer, "HTTP/1.1 502 ") {
+			t.Errorf("a WebSocket after a body: %s", answer)
 		}
 	}
 }

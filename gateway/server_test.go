@@ -55,6 +55,50 @@ func TestSmuggling(t *testing.T) {
 	}
 }
 
+// The upstream's request line must have one target, and one request must come of one.
+func TestRequestLine(t *testing.T) {
+	t.Parallel()
+	e := oneService(t, echo)
+	tr := &http.Transport{Protocols: new(http.Protocols)}
+	tr.Protocols.SetUnencryptedHTTP2(true) // HTTP/1 has no room for a space
+	defer tr.CloseIdleConnections()
+	for query, want := range map[string]int{"a HTTP/1.0": 400, "a%20HTTP/1.0": 200} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+"/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.URL.RawQuery = query
+		res, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != want || want == 400 && !strings.Contains(string(text), "query has a space") {
+			t.Errorf("%q: %d %s, %v", query, res.StatusCode, text, err)
+		}
+	}
+	// net/http does not tell of a Transfer-Encoding in HTTP/1.0, so none is kept open.
+	second := "GET /second HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+	for _, header := range []string{"", "Transfer-Encoding: chunked\r\n"} {
+		answer := raw(t, e.addr, "GET /first HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n"+header+"\r\n"+second)
+		if strings.Count(answer, "HTTP/1.") != 1 || !strings.Contains(answer, "/first") {
+			t.Errorf("%q: %s", header, answer)
+		}
+	}
+}
+
+// What a client can write into the log is bounded.
+func TestLogBounds(t *testing.T) {
+	t.Parallel()
+	e := oneService(t, echo)
+	raw(t, e.addr, strings.Repeat("M", 20<<10)+" /"+strings.Repeat("p", 20<<10)+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	eventually(t, "the log has it", func() bool { return strings.Contains(e.logs.String(), `"status":400`) })
+	if n := len(e.logs.String()); n > 9<<10 {
+		t.Errorf("%d bytes", n)
+	}
+}
+
 func TestHeaderLimit(t *testing.T) {
 	t.Parallel()
 	e := oneService(t, echo)

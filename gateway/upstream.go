@@ -44,11 +44,18 @@ var fates = map[string]fate{
 	"tracestate":           remake,
 	"request-timeout":      remake,
 
-	// These name another path than the one that was matched.
-	"x-original-url": drop,
-	"x-rewrite-url":  drop,
+	// These name another path or method than the one that was matched.
+	"x-original-url":         drop,
+	"x-rewrite-url":          drop,
+	"x-http-method-override": drop,
+	"x-http-method":          drop,
+	"x-method-override":      drop,
+
+	// CGI makes it HTTP_PROXY, which HTTP clients obey.
+	"proxy": drop,
 
 	"baggage":                        vouch,
+	"x-forwarded":                    vouch,
 	"x-real-ip":                      vouch,
 	"x-client-ip":                    vouch,
 	"x-cluster-client-ip":            vouch,
@@ -69,7 +76,7 @@ func (r *Request) Forwards(name string) bool {
 	}
 	// All names in the table begin with one of few letters; most headers don't.
 	switch name[0] | 0x20 {
-	case 'x', 'f', 't', 'r', 'b', 'c':
+	case 'x', 'f', 't', 'r', 'b', 'c', 'p':
 	default:
 		return true
 	}
