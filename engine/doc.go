@@ -8,7 +8,8 @@
 // after a loss it is tried again with jittered waits from 50 ms to 2 s until
 // [Engine.Close], whatever the reason, refused credentials included, because a
 // password that is being rotated must not need a restart of every service.
-// [Engine.OnState] tells about losses and returns, [Engine.Check] asks now.
+// [Engine.OnState] tells about losses and returns, [Engine.Check] asks now. A
+// server that comes back without the buckets, its disk lost, gets them again.
 //
 // While the connection is away nothing is buffered: a publish fails at once,
 // so that no heartbeat or command is sent minutes after it was meant. Who

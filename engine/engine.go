@@ -28,7 +28,7 @@ type Engine struct {
 	mu        sync.Mutex
 	listeners []func(bool, error)
 
-	stop  chan struct{}
+	stop  context.CancelFunc
 	close sync.Once
 	wg    sync.WaitGroup
 }
@@ -47,7 +47,7 @@ func Wrap(ctx context.Context, nc, sys *nats.Conn, cfg Config) (*Engine, error) 
 	if err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	e := &Engine{cfg: cfg, nc: nc, sys: sys, js: js, storage: jetstream.FileStorage, replicas: cfg.Replicas, stop: make(chan struct{})}
+	e := &Engine{cfg: cfg, nc: nc, sys: sys, js: js, storage: jetstream.FileStorage, replicas: cfg.Replicas}
 	info, err := e.ask(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask the engine what it can do: %w", err)
@@ -68,7 +68,11 @@ func Wrap(ctx context.Context, nc, sys *nats.Conn, cfg Config) (*Engine, error) 
 	}
 	// Listen before returning, so that no loss from here on goes unseen.
 	changes := nc.StatusChanged()
-	e.wg.Go(func() { e.watch(changes, nc.Stats().Reconnects) })
+	returned := make(chan struct{}, 1)
+	running, stop := context.WithCancel(context.Background())
+	e.stop = stop
+	e.wg.Go(func() { e.watch(running, changes, nc.Stats().Reconnects, returned) })
+	e.wg.Go(func() { e.restore(running, returned) })
 	return e, nil
 }
 
@@ -137,13 +141,14 @@ func (e *Engine) OnState(f func(connected bool, err error)) {
 }
 
 // watch looks at the state whenever it may have changed, instead of believing
-// each status: nats.go drops statuses that nobody fetched in time.
-func (e *Engine) watch(changes chan nats.Status, reconnects uint64) {
+// each status: nats.go drops statuses that nobody fetched in time. Each return
+// is signalled on returned.
+func (e *Engine) watch(ctx context.Context, changes chan nats.Status, reconnects uint64, returned chan<- struct{}) {
 	defer e.nc.RemoveStatusListener(changes)
 	connected := true
 	for {
 		select {
-		case <-e.stop:
+		case <-ctx.Done():
 			return
 		case status, ok := <-changes:
 			if !ok {
@@ -163,6 +168,10 @@ func (e *Engine) watch(changes chan nats.Status, reconnects uint64) {
 		}
 		if !connected && now {
 			connected = true
+			select {
+			case returned <- struct{}{}:
+			default:
+			}
 			e.tell(true, nil)
 		}
 		if now {
@@ -185,7 +194,7 @@ func (e *Engine) tell(connected bool, err error) {
 // done. Every further call waits for the first one and does nothing else.
 func (e *Engine) Close() {
 	e.close.Do(func() {
-		close(e.stop)
+		e.stop()
 		e.wg.Wait()
 		for _, nc := range []*nats.Conn{e.sys, e.nc} {
 			if nc != nil {

@@ -3,8 +3,8 @@ package registry_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"testing"
-	"time"
 
 	"github.com/keelson-go/keelson/balance"
 	"github.com/keelson-go/keelson/health"
@@ -111,7 +111,7 @@ func BenchmarkRegister10000(b *testing.B) {
 					put(b, d, in)
 				}
 				for len(r.Services()) < services || len(r.Discover(all[0].Name)) < len(all)/services {
-					time.Sleep(time.Millisecond)
+					runtime.Gosched()
 				}
 				r.Close()
 			}

@@ -177,17 +177,17 @@ func (p *Reaper) note(news leaseNews) {
 		p.mu.Unlock()
 		if s := p.suspects[k]; s != nil && !s.held {
 			s.held = true
-			p.hurry(s)
+			p.hurry(s, atOnce)
 		}
 	case LeaseReleased:
 		p.lapse(k)
 		p.acquit(k)
 	case LeaseDisconnected:
 		p.lapse(k)
-		p.suspect(k, "its connection ended")
+		p.suspect(k, "its connection ended", atOnce)
 	case LeaseExpired:
 		p.lapse(k)
-		p.suspect(k, "its lease expired")
+		p.suspect(k, "its lease expired", atOnce)
 	case LeasesSynced:
 		p.synced = true
 		p.sweep()
@@ -199,7 +199,8 @@ func (p *Reaper) sweep() {
 	for rec := range p.registry.view.all() {
 		k := rec.instance.Key()
 		held := !p.LastHeartbeat(k).IsZero()
-		p.suspect(k, "swept at start").held = held
+		s := p.suspect(k, "swept at start", time.Now())
+		s.held, s.replaced = held, 0 // revisions may have started over
 	}
 }
 
@@ -231,20 +232,20 @@ func (p *Reaper) acquit(k Key) {
 	}
 }
 
-func (p *Reaper) suspect(k Key, reason string) *suspect {
+func (p *Reaper) suspect(k Key, reason string, due time.Time) *suspect {
 	s := p.suspects[k]
 	if s == nil {
 		s = &suspect{key: k, index: -1}
 		p.suspects[k] = s
 	}
 	s.reason, s.held, s.found = reason, false, false
-	p.hurry(s)
+	p.hurry(s, due)
 	return s
 }
 
-// hurry makes s due now. What happened during a probe calls for another one.
-func (p *Reaper) hurry(s *suspect) {
-	s.due = time.Now()
+// hurry makes s due. What happened during a probe calls for another one.
+func (p *Reaper) hurry(s *suspect, due time.Time) {
+	s.due = due
 	if s.again = s.probing; !s.probing {
 		p.agenda.schedule(s)
 	}
@@ -265,6 +266,11 @@ func (p *Reaper) launch(ctx context.Context, wg *sync.WaitGroup) {
 			continue
 		}
 		s.missing = 0
+		if rec.revision == s.replaced {
+			s.due = now.Add(lagPause)
+			p.agenda.schedule(s)
+			continue
+		}
 		s.probing = true
 		p.running++
 		wg.Go(func() {
@@ -318,14 +324,14 @@ func (p *Reaper) settle(ctx context.Context, r probed) {
 		out.Status, out.Announced = health.Unhealthy, r.instance.Status
 		if err = p.update(ctx, out, r.revision); err == nil {
 			log.Warn("instance is out of rotation")
-			s.out = true
+			s.out, s.replaced = true, r.revision
 		}
 	case restore:
 		in := r.instance.clone()
 		in.Status, in.Announced = restored(r.instance), ""
 		if err = p.update(ctx, in, r.revision); err == nil {
 			log.Info("instance is in rotation again")
-			s.out = false
+			s.out, s.replaced = false, r.revision
 			if s.held && !s.again {
 				p.acquit(s.key)
 				return
@@ -340,7 +346,7 @@ func (p *Reaper) settle(ctx context.Context, r probed) {
 		log.Warn("the registry can't be changed; trying again", "error", err)
 		s.due = time.Now().Add(recheckSoon)
 	case s.again:
-		s.due = time.Now()
+		s.due = atOnce
 	}
 	s.again = false
 	p.agenda.schedule(s)

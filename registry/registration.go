@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,8 @@ type Registration struct {
 	key      Key
 	cancel   context.CancelFunc
 	done     chan struct{}
-	kick     chan struct{} // register again, now
+	lost     chan struct{} // write the record again, now
+	void     chan struct{} // renew the lease, now
 
 	store sync.Mutex // one write to the store at a time
 
@@ -60,7 +62,7 @@ func (r *Registry) Register(ctx context.Context, in Instance) (*Registration, er
 	run, cancel := context.WithCancel(context.Background())
 	g := &Registration{
 		registry: r, key: in.Key(), instance: in, cancel: cancel,
-		done: make(chan struct{}), kick: make(chan struct{}, 1),
+		done: make(chan struct{}), lost: make(chan struct{}, 1), void: make(chan struct{}, 1),
 	}
 	if err := r.addRegistration(g); err != nil {
 		cancel()
@@ -139,7 +141,7 @@ func (g *Registration) SetStatus(ctx context.Context, s Status) error {
 	g.mu.Unlock()
 	err := g.put(ctx)
 	if err != nil {
-		g.again()
+		signal(g.lost)
 	}
 	return err
 }
@@ -170,14 +172,17 @@ func (g *Registration) Deregister(ctx context.Context) error {
 	return nil
 }
 
-// keep renews the lease and registers again after any loss.
-func (g *Registration) keep(ctx context.Context, again bool) {
+// keep renews the lease, and writes the record too after it was lost or, as
+// write says at first, could not be written. A renewal that fails is tried again
+// as one: a record costs every watcher something, and just when the store is
+// slow there would be one from everybody.
+func (g *Registration) keep(ctx context.Context, write bool) {
 	defer close(g.done)
-	failures := 0
+	failed, failures := write, 0
 	for {
 		wait := g.registry.ttl / 3
 		wait -= rand.N(wait / 5)
-		if again {
+		if failed {
 			failures++
 			wait = backoff(failures)
 		}
@@ -185,10 +190,11 @@ func (g *Registration) keep(ctx context.Context, again bool) {
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
-		case <-g.kick:
-			// Everybody who shared the lost store is here at the same time.
-			again = true
-			sleep(ctx, rand.N(50*time.Millisecond))
+		case <-g.lost:
+			write = true
+			spread(ctx)
+		case <-g.void:
+			spread(ctx)
 		}
 		timer.Stop()
 		if ctx.Err() != nil {
@@ -196,7 +202,7 @@ func (g *Registration) keep(ctx context.Context, again bool) {
 			return
 		}
 		var err error
-		if again {
+		if write {
 			err = g.put(ctx)
 		} else {
 			err = g.renew(ctx)
@@ -205,12 +211,15 @@ func (g *Registration) keep(ctx context.Context, again bool) {
 			g.end()
 			return
 		}
-		if again = err != nil && !errors.Is(err, ErrReplaced); !again {
-			failures = 0
+		if failed = err != nil && !errors.Is(err, ErrReplaced); !failed {
+			write, failures = false, 0
 		}
 		g.report(err)
 	}
 }
+
+// spread waits a moment: everybody who shared a lost store is here at once.
+func spread(ctx context.Context) { sleep(ctx, rand.N(50*time.Millisecond)) }
 
 // end sets what Err says from now on; Deregister has done so already.
 func (g *Registration) end() {
@@ -272,15 +281,19 @@ func (g *Registration) owned() (Instance, error) {
 // observe learns of a change of the record under this key.
 func (g *Registration) observe(c Change) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.note(c)
+	if c.Kind != Put || g.rival > g.written {
+		signal(g.lost) // to announce it again, or for Err to say ErrReplaced at once
+	}
+}
+
+// note looks for a rival. The lock is held.
+func (g *Registration) note(c Change) {
 	g.rival = 0
 	if c.Kind == Put && !c.Instance.RegisteredAt.Equal(g.instance.RegisteredAt) {
 		// What somebody wrote before this registration did is only the past.
 		g.rival = c.Revision
-	}
-	act := c.Kind != Put || g.rival > g.written
-	g.mu.Unlock()
-	if act {
-		g.again() // to announce it again, or for Err to say ErrReplaced at once
 	}
 }
 
@@ -290,9 +303,26 @@ func (g *Registration) isReplaced() bool {
 	return g.rival > g.written
 }
 
-func (g *Registration) again() {
+// found learns what a fresh snapshot has under this key. The lease is void. The
+// record is written again only where it is not as it should be, for when a
+// server comes back, everybody is here, and everybody is told of each record.
+func (g *Registration) found(c Change) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.note(c)
+	says := cmp.Or(c.Instance.Announced, c.Instance.Status)
+	right := c.Instance.RegisteredAt.Equal(g.instance.RegisteredAt) &&
+		says == g.instance.Status && sameRecord(c.Instance, g.instance)
+	if c.Kind == Put && right {
+		signal(g.void)
+	} else {
+		signal(g.lost)
+	}
+}
+
+func signal(c chan<- struct{}) {
 	select {
-	case g.kick <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

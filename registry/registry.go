@@ -138,18 +138,12 @@ func (r *Registry) follow(ctx context.Context) {
 		r.mu.Lock()
 		r.err = fmt.Errorf("registry: follow the store: %w", err)
 		if synced {
-			r.announceAgain() // or find out, and say, that it can't be done
+			for _, g := range r.registrations {
+				signal(g.void) // or find out, and say, that it can't be renewed
+			}
 		}
 		r.mu.Unlock()
 		sleep(ctx, backoff(failures))
-	}
-}
-
-// announceAgain makes every registration announce itself: its lease is void.
-// The lock is held.
-func (r *Registry) announceAgain() {
-	for _, g := range r.registrations {
-		g.again()
 	}
 }
 
@@ -189,8 +183,8 @@ const batchLimit = 1024
 // register.
 func (r *Registry) consume(queue <-chan Change) {
 	var grace <-chan time.Time
-	if wait := time.Until(r.graceEnd); wait > 0 {
-		timer := time.NewTimer(wait)
+	if !r.graceEnd.IsZero() {
+		timer := time.NewTimer(time.Until(r.graceEnd))
 		defer timer.Stop()
 		grace = timer.C
 	}
@@ -218,7 +212,7 @@ func (r *Registry) consume(queue <-chan Change) {
 const orphanGrace = 10 * time.Second
 
 // replace takes over a complete snapshot. Leases of the session before are
-// void, so everything registered here is registered again.
+// void, so everything registered here is announced again.
 //
 // Should it be the snapshot of another store, as when its disk was lost, then
 // that an instance is missing does not say that it is gone. Everybody is
@@ -234,9 +228,8 @@ func (r *Registry) replace(fresh map[Key]Change, revision uint64, store string) 
 	r.store, r.revision, r.err = store, revision, nil
 	r.publish(r.view.apply(r.view.difference(fresh, revision, now.Before(r.graceEnd))))
 	for k, g := range r.registrations {
-		g.observe(fresh[k])
+		g.found(fresh[k])
 	}
-	r.announceAgain()
 	if !r.Synced() {
 		close(r.synced)
 	}

@@ -9,13 +9,18 @@ import (
 )
 
 const (
-	leaseGrace    = time.Second          // for the lease of a record that was seen first
-	checkInterval = 5 * time.Second      // between the checks of a suspect, ±10 %
-	recheckSoon   = time.Second          // after the first failed check
-	brokenPause   = 5 * time.Millisecond // doubled each time a connection was cut
-	brokenRetries = 5                    // cut connections in a row before they count as a failed check
-	fall          = 2                    // failed checks that take an instance out of rotation
+	leaseGrace    = time.Second           // for the lease of a record that was seen first
+	checkInterval = 5 * time.Second       // between the checks of a suspect, ±10 %
+	recheckSoon   = time.Second           // after the first failed check
+	brokenPause   = 5 * time.Millisecond  // doubled each time a connection was cut
+	lagPause      = 50 * time.Millisecond // for the snapshot to show what the reaper wrote
+	brokenRetries = 5                     // cut connections in a row before they count as a failed check
+	fall          = 2                     // failed checks that take an instance out of rotation
 )
+
+// atOnce is when those are due to whom something has just happened: before all
+// whose time has merely come, of whom there may be a long queue.
+var atOnce time.Time
 
 // suspect is an instance whose lease was lost, or that is found without one.
 // It stays under suspicion until it both answers and has a lease, or is gone.
@@ -32,6 +37,10 @@ type suspect struct {
 	again   bool // something happened while it was being probed
 	due     time.Time
 	index   int // in the agenda, -1 while it is not there
+
+	// replaced is the revision of the record that the reaper last changed. As
+	// long as the snapshot shows that one, it says nothing about now.
+	replaced uint64
 }
 
 // verdict is what to do with a suspect after a probe.
@@ -63,6 +72,7 @@ func (s *suspect) judge(result ProbeResult, in Instance, now time.Time) verdict 
 		case s.held:
 			return acquit
 		}
+		s.out = false // somebody else may have restored it
 		return keepChecking
 	case ProbeBroken:
 		if s.broken++; s.broken <= brokenRetries {

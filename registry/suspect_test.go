@@ -64,6 +64,16 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// Somebody else, as another registry node, put it back: it does not count as out
+// any more when the panic threshold is asked.
+func TestJudgeRestoredByOthers(t *testing.T) {
+	t.Parallel()
+	s := suspect{out: true, fails: fall}
+	if v := s.judge(ProbeOK, Instance{Status: health.Healthy}, time.Now()); v != keepChecking || s.out {
+		t.Errorf("verdict %d, out %v; want to keep checking what is in rotation", v, s.out)
+	}
+}
+
 // However the probes go: only a refusal or another instance removes; nothing is
 // taken out without two failed checks in a row; whatever answers is acquitted
 // or restored, unless it has no lease; and who is kept is due soon.

@@ -73,27 +73,27 @@ func (d *Driver) followLeases(ctx context.Context, yield func(registry.LeaseChan
 			return tell(t.end(h))
 		}}
 	}
-	return d.follow(ctx, d.leases, also, func(e jetstream.KeyValueEntry) (bool, error) {
+	return d.follow(ctx, d.leases, also, func(e jetstream.KeyValueEntry, _ string) bool {
 		if e == nil {
-			return yield(registry.LeaseChange{State: registry.LeasesSynced}, nil), nil
+			return yield(registry.LeaseChange{State: registry.LeasesSynced}, nil)
 		}
 		k, err := registry.ParseKey(e.Key())
 		if err != nil {
 			d.log.Warn("a lease in the registry has a strange key; it is left out", "key", e.Key(), "error", err)
-			return true, nil
+			return true
 		}
 		switch e.Operation() {
 		case jetstream.KeyValueDelete:
-			return tell(t.drop(k, registry.LeaseReleased)), nil
+			return tell(t.drop(k, registry.LeaseReleased))
 		case jetstream.KeyValuePurge:
-			return tell(t.drop(k, registry.LeaseExpired)), nil
+			return tell(t.drop(k, registry.LeaseExpired))
 		}
 		var h holder
 		if err := json.Unmarshal(e.Value(), &h); err != nil {
 			d.log.Warn("a lease in the registry can't be read; it is left out", "key", e.Key(), "error", err)
-			return true, nil
+			return true
 		}
-		return tell(t.hold(k, h, registry.LeaseChange{State: registry.LeaseHeld, Key: k, At: e.Created()})), nil
+		return tell(t.hold(k, h, registry.LeaseChange{State: registry.LeaseHeld, Key: k, At: e.Created()}))
 	})
 }
 

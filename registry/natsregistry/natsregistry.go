@@ -43,6 +43,10 @@ const (
 	// flushTimeout bounds the wait for the server to have a subscription.
 	flushTimeout = 3 * time.Second
 
+	// auditEvery is how often a watch makes sure that the bucket it follows is
+	// still the one that is there.
+	auditEvery = 30 * time.Second
+
 	operationHeader = "KV-Operation"
 	opDelete        = "DEL"
 )
@@ -56,6 +60,7 @@ type Driver struct {
 	instances jetstream.KeyValue
 	leases    jetstream.KeyValue
 	log       *slog.Logger
+	audit     time.Duration
 }
 
 // Option changes a default of [New].
@@ -72,7 +77,7 @@ func WithLogger(l *slog.Logger) Option { return func(d *Driver) { d.log = l } }
 
 // New returns a driver over nc. The buckets must exist: see package engine.
 func New(ctx context.Context, nc *nats.Conn, opts ...Option) (*Driver, error) {
-	d := &Driver{nc: nc, log: slog.New(slog.DiscardHandler)}
+	d := &Driver{nc: nc, log: slog.New(slog.DiscardHandler), audit: auditEvery}
 	for _, o := range opts {
 		o(d)
 	}
@@ -245,29 +250,20 @@ func (d *Driver) Watch(ctx context.Context) iter.Seq2[registry.Change, error] {
 }
 
 func (d *Driver) watch(ctx context.Context, yield func(registry.Change, error) bool) error {
-	var store string
-	return d.follow(ctx, d.instances, nil, func(e jetstream.KeyValueEntry) (bool, error) {
+	return d.follow(ctx, d.instances, nil, func(e jetstream.KeyValueEntry, store string) bool {
 		if e == nil {
-			// A bucket that was lost and made again is another store.
-			status, err := d.instances.Status(ctx)
-			if err != nil {
-				return false, unavailable(err)
-			}
-			if s, ok := status.(*jetstream.KeyValueBucketStatus); ok {
-				store = s.StreamInfo().Created.Format(time.RFC3339Nano)
-			}
-			return yield(registry.Change{Kind: registry.Synced, Store: store}, nil), nil
+			return yield(registry.Change{Kind: registry.Synced, Store: store}, nil)
 		}
 		k, err := registry.ParseKey(e.Key())
 		if err != nil {
 			d.log.Warn("a record in the registry has a strange key; it is left out", "key", e.Key(), "error", err)
-			return true, nil
+			return true
 		}
 		c, err := change(k, e)
 		if err != nil {
 			d.log.Warn("a record in the registry can't be read; it is left out", "key", e.Key(), "error", err)
 		}
-		return yield(c, nil), nil
+		return yield(c, nil)
 	})
 }
 
@@ -289,18 +285,27 @@ func change(k registry.Key, e jetstream.KeyValueEntry) (registry.Change, error) 
 }
 
 // follow calls on for each entry of a bucket, with nil behind those that were
-// there at the start, and each for what comes from also, until ctx ends, on
-// returns false or an error, or something may have been missed, which is an
-// error too.
-func (d *Driver) follow(ctx context.Context, kv jetstream.KeyValue, also *alsoFollow, on func(jetstream.KeyValueEntry) (bool, error)) error {
+// there at the start, and with which store this is; and also.on for what comes
+// from there. It goes on until ctx ends, on returns false, or something may have
+// been missed, which is an error.
+func (d *Driver) follow(ctx context.Context, kv jetstream.KeyValue, also *alsoFollow, on func(e jetstream.KeyValueEntry, store string) bool) error {
 	status := d.nc.StatusChanged()
 	defer d.nc.RemoveStatusListener(status)
 	if err := waitConnected(ctx, d.nc, status); err != nil {
 		return err
 	}
+	return d.connected(ctx, func(ctx context.Context) error { return d.followBucket(ctx, kv, also, on) })
+}
+
+// followBucket is follow on one connection: ctx ends with it.
+func (d *Driver) followBucket(ctx context.Context, kv jetstream.KeyValue, also *alsoFollow, on func(e jetstream.KeyValueEntry, store string) bool) error {
+	store, err := identity(ctx, kv)
+	if err != nil {
+		return err
+	}
 	w, err := kv.WatchAll(ctx)
 	if err != nil {
-		return unavailable(err)
+		return err
 	}
 	defer func() {
 		_ = w.Stop() // it fails only when the connection is closed: nothing is left to stop
@@ -308,6 +313,8 @@ func (d *Driver) follow(ctx context.Context, kv jetstream.KeyValue, also *alsoFo
 			// The watcher blocks until what it has at hand is taken.
 		}
 	}()
+	audit := time.NewTicker(d.audit)
+	defer audit.Stop()
 	var messages <-chan *nats.Msg
 	var system <-chan nats.Status
 	if also != nil {
@@ -316,11 +323,7 @@ func (d *Driver) follow(ctx context.Context, kv jetstream.KeyValue, also *alsoFo
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case s := <-status:
-			if s != nats.CONNECTED { // that may be left over from before
-				return fmt.Errorf("%w: the connection was lost", registry.ErrUnavailable)
-			}
+			return ctx.Err()
 		case s := <-system:
 			if s != nats.CONNECTED {
 				return fmt.Errorf("%w: the connection to the system account was lost", registry.ErrUnavailable)
@@ -333,11 +336,30 @@ func (d *Driver) follow(ctx context.Context, kv jetstream.KeyValue, also *alsoFo
 			if !ok {
 				return fmt.Errorf("%w: the watch was ended", registry.ErrUnavailable)
 			}
-			if more, err := on(e); !more {
-				return err
+			if !on(e, store) {
+				return nil
+			}
+		case <-audit.C:
+			// In a bucket made in its place, a watch waits for a revision far off.
+			now, err := identity(ctx, kv)
+			if err == nil && now != store || errors.Is(err, jetstream.ErrStreamNotFound) {
+				return fmt.Errorf("%w: the bucket %s was removed", registry.ErrUnavailable, kv.Bucket())
 			}
 		}
 	}
+}
+
+// identity tells a bucket from one that was made in its place.
+func identity(ctx context.Context, kv jetstream.KeyValue) (string, error) {
+	status, err := kv.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	s, ok := status.(*jetstream.KeyValueBucketStatus)
+	if !ok {
+		return "", fmt.Errorf("unknown status type %T", status)
+	}
+	return s.StreamInfo().Created.Format(time.RFC3339Nano), nil
 }
 
 // waitConnected waits for the connection to stand.
@@ -367,7 +389,8 @@ func conflicts(err error) bool {
 func unavailable(err error) error {
 	for _, e := range []error{
 		nats.ErrConnectionClosed, nats.ErrDisconnected, nats.ErrNoServers, nats.ErrTimeout, nats.ErrNoResponders,
-		nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded, jetstream.ErrNoStreamResponse, jetstream.ErrBucketNotFound, context.DeadlineExceeded,
+		nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded, jetstream.ErrNoStreamResponse, jetstream.ErrBucketNotFound,
+		jetstream.ErrStreamNotFound, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, e) {
 			return fmt.Errorf("%w: %w", registry.ErrUnavailable, err)
