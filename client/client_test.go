@@ -249,6 +249,9 @@ func TestCallerGone(t *testing.T) {
 	if eps[0].InFlight() != 0 {
 		t.Errorf("%d calls in flight, want 0", eps[0].InFlight())
 	}
+	if l := eps[0].Latency(); l >= time.Second {
+		t.Errorf("latency %v: a caller's own short deadline counts as the instance's failure", l)
+	}
 
 	gaveUp, giveUp := context.WithCancelCause(t.Context())
 	go func() {
@@ -460,7 +463,10 @@ func TestGRPCGoesOverHTTP2(t *testing.T) {
 	defer s.Close()
 	f, _ := users(s.URL)
 	tr := newTransport(t, f)
-	for content, proto := range map[string]string{"application/grpc+proto": "HTTP/2.0", "text/plain": "HTTP/1.1"} {
+	for content, proto := range map[string]string{
+		"application/grpc": "HTTP/2.0", "application/grpc+proto": "HTTP/2.0", "application/grpc; x=y": "HTTP/2.0",
+		"application/grpc-web": "HTTP/1.1", "text/plain": "HTTP/1.1",
+	} {
 		req := request(t, "POST", "http://users/pkg.Service/Method", strings.NewReader("x"))
 		req.Header.Set("Content-Type", content)
 		resp, err := tr.RoundTrip(req)

@@ -186,7 +186,7 @@ func (t *Transport) attempt(req *http.Request, body *body, service string, ep *b
 		out.Body = body.lend()
 	}
 	base := t.base
-	if out.URL.Scheme == "http" && strings.HasPrefix(out.Header.Get("Content-Type"), "application/grpc") {
+	if out.URL.Scheme == "http" && isGRPC(out) {
 		base = t.grpc
 	}
 	ep.Begin()
@@ -195,7 +195,10 @@ func (t *Transport) attempt(req *http.Request, body *body, service string, ep *b
 	took := time.Since(start)
 	if err != nil {
 		kind := classify(req.Context(), err)
-		ep.End(took, kind != Canceled)
+		// A caller who gave up says nothing about the instance but how long it
+		// kept him waiting, which counts: a deadline of his own choice must not
+		// make a healthy instance look broken.
+		ep.End(took, kind != Canceled && kind != Timeout)
 		if t.metrics != nil {
 			t.metrics.Observe(service, req.Method, 0, kind.String(), took)
 		}
@@ -207,6 +210,13 @@ func (t *Transport) attempt(req *http.Request, body *body, service string, ep *b
 	resp.Request = req
 	resp.Body = countBody(resp.Body, ep, took, resp.StatusCode >= http.StatusInternalServerError)
 	return resp, nil
+}
+
+// isGRPC reports whether a request is a gRPC call, which needs HTTP/2. gRPC-Web
+// is another protocol, made for HTTP/1.
+func isGRPC(req *http.Request) bool {
+	rest, ok := strings.CutPrefix(req.Header.Get("Content-Type"), "application/grpc")
+	return ok && req.Method == http.MethodPost && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
 // outgoing returns req as it goes to one instance. req itself is not changed.

@@ -239,7 +239,7 @@ func (f *fleet) build(pkg string) func(context.Context) error {
 		var said bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &said, &said
 		// A Ctrl-C in the terminal is for us alone; the compilers go when we say so.
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.SysProcAttr = buildAttributes()
 		cmd.Cancel = func() error { return process.SignalGroup(cmd.Process.Pid, syscall.SIGTERM) }
 		cmd.WaitDelay = 2 * time.Second
 		err := cmd.Run()
