@@ -15,7 +15,7 @@ import (
 )
 
 // DefaultAPIKeyHeader is the header an API key is sent in, unless another is chosen.
-const DefaultAPIKeyHeader = "X-Api-Key"
+const DefaultAPIKeyHeader = "X-Api-Key" //nolint:gosec // a header's name, not a key
 
 const maxAPIKeyBytes = 512
 

@@ -118,7 +118,7 @@ func (v *verified) usable(keys uint64, now time.Time) bool {
 // the token they come from, so its length alone would not bound anything.
 func weigh(token string, id *Identity) int {
 	const entry = 320 // verified, Identity and the space in the map
-	return entry + weighValue(token) + 16*cap(id.Scopes) + weighValue(map[string]any(id.Claims))
+	return entry + weighValue(token) + 16*cap(id.Scopes) + weighValue(id.Claims)
 }
 
 // weighValue weighs what encoding/json makes of a JSON value, with the allocator's rounding.

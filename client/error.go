@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// ErrScheme: a service was called by name over https. Which scheme an instance
+// ErrScheme says that a service was called by name over https. Which scheme an instance
 // speaks is for its registration to say; call http://service/, which becomes
 // https where the instance is registered with that.
 var ErrScheme = errors.New("services are called by name over http; the registration decides about TLS")

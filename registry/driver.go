@@ -9,9 +9,9 @@ import (
 
 // Errors drivers return, wrapped with what was being done.
 var (
-	// ErrConflict: the record changed since the revision that was given.
+	// ErrConflict says that the record changed since the revision that was given.
 	ErrConflict = errors.New("registry: the record has changed meanwhile")
-	// ErrUnavailable: the store can't be reached now.
+	// ErrUnavailable says that the store can't be reached now.
 	ErrUnavailable = errors.New("registry: the store is unavailable")
 )
 

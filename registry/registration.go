@@ -11,10 +11,10 @@ import (
 )
 
 var (
-	// ErrReplaced: another process registered the same id. The registration
+	// ErrReplaced says that another process registered the same id. The registration
 	// waits until that record is gone, instead of fighting for it.
 	ErrReplaced = errors.New("registry: another process registered the same id")
-	// ErrReleased: the registration was ended by Deregister.
+	// ErrReleased says that the registration was ended by Deregister.
 	ErrReleased = errors.New("registry: the registration has been released")
 )
 

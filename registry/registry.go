@@ -26,7 +26,7 @@ func (e *NoInstanceError) Error() string {
 // Is reports whether target is [ErrNoInstance].
 func (e *NoInstanceError) Is(target error) bool { return target == ErrNoInstance }
 
-// ErrClosed: the registry was closed.
+// ErrClosed says that the registry was closed.
 var ErrClosed = errors.New("registry: the registry is closed")
 
 // DefaultTTL is how long a lease lasts without being renewed.

@@ -43,7 +43,7 @@ func followManifest(ctx context.Context, current *manifest.Manifest, out *printe
 			if filepath.Base(e.Name) == filepath.Base(current.Path) && !e.Has(fsnotify.Chmod) {
 				pause.Reset(settle)
 			}
-		case <-watcher.Errors:
+		case <-watcher.Errors: //nolint:errcheck // an overflow, whatever it says
 			pause.Reset(settle) // changes may have been missed: look
 		case <-pause.C:
 			current = reread(current, out, reload)
