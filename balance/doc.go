@@ -35,10 +35,29 @@
 // not look fast.
 //
 // The figure of an endpoint that nobody calls fades with the same half-life, so
-// that a slow one is tried again. Reading the clock would cost more than all the
-// rest of Pick, so Pick uses a coarse one that each End on any endpoint of the
-// process moves on. It stands still only while no call ends anywhere, when there
-// is nothing to learn either. Fading begins at the last Begin or End: an endpoint
-// that swallows calls and never answers is probed once in a long while, not
-// flooded as its old latency fades.
+// that a slow one is tried again. Fading begins at the last Begin or End.
+//
+// # Silence
+//
+// An endpoint that takes calls and ends none of them teaches the average nothing.
+// So, from the first Begin after the last End on, the time since that Begin counts
+// as the latency as soon as it is the longer of the two, up to ten seconds, until
+// any call to the endpoint ends. This keeps a frozen endpoint from taking one
+// caller after the other.
+//
+// A silent endpoint may also be a sound one whose only call is a stream. It is
+// therefore tried again, after about a minute; if that call does not end either,
+// after twice the time the endpoint has been silent by then, and so on. One
+// call that ends clears it, so streams cost an endpoint hardly anything as long as
+// other calls to it end. An endpoint used again after a rest starts without any
+// silence.
+//
+// # Clock
+//
+// Reading the clock would cost more than all the rest of Pick, so Pick uses a coarse
+// one that each Begin and End on any endpoint of the process moves on. It stands
+// still only while no call begins or ends anywhere, and then the next Begin puts it
+// right before anything is measured by it: only the first Pick after a rest sees
+// latencies as they were when the rest began. When every endpoint is stuck, new
+// calls still move it on and go where the fewest are in flight.
 package balance

@@ -16,8 +16,9 @@ const (
 	// first's result while any other endpoint can take it.
 	unknownLatency = time.Second
 
-	// maxPenalty is how far failures alone can raise the latency. It bounds the
-	// time until a recovered endpoint is tried again to about a minute and a half.
+	// maxPenalty is how far failures alone, or silence, can raise the latency. It
+	// bounds the time until such an endpoint is tried again to about a minute and a
+	// half.
 	maxPenalty = 10 * time.Second
 )
 
@@ -34,7 +35,8 @@ type Endpoint struct {
 	latency  atomic.Uint64 // float64 bits, nanoseconds; 0 = no call has begun yet
 	updated  atomic.Int64  // when a call last ended, on the fine clock; 0 = none has
 	touched  atomic.Int64  // when a call last began or ended, on the coarse clock
-	_        [32]byte
+	silent   atomic.Int64  // when the first call after the last End began, on the coarse clock; 0 = none has
+	_        [24]byte
 
 	ID      string // unique within a service; sets are ordered by it
 	Address string // where requests go, as the caller understands it (a URL or host:port)
@@ -56,8 +58,15 @@ func (e *Endpoint) Begin() {
 	if e.latency.Load() == 0 {
 		e.latency.CompareAndSwap(0, math.Float64bits(float64(unknownLatency)))
 	}
-	if now := coarse.now.Load(); e.touched.Load() != now {
+	// A coarse clock that stood still while nothing went on would make this call
+	// look as old as that; so this, too, moves it on.
+	readClock()
+	now := coarse.now.Load()
+	if e.touched.Load() != now {
 		e.touched.Store(now)
+	}
+	if e.silent.Load() == 0 {
+		e.silent.CompareAndSwap(0, now)
 	}
 }
 
@@ -69,6 +78,9 @@ func (e *Endpoint) End(latency time.Duration, failed bool) {
 	e.inFlight.Add(-1)
 	now := readClock()
 	e.touched.Store(now)
+	if e.silent.Load() != 0 {
+		e.silent.Store(0)
+	}
 	// Swap shares the time since the last End out between concurrent Ends, so
 	// that together they decay the average once, not once each.
 	last := e.updated.Swap(now)
@@ -100,8 +112,20 @@ func (e *Endpoint) Latency() time.Duration {
 // cost is what P2C compares: the expected wait for one more call, in
 // nanoseconds. now is the coarse clock. It is 0 for an endpoint that was never
 // tried, which so wins against any other.
+//
+// While calls have begun and none has ended since, the wait so far counts as the
+// latency if that is longer, up to maxPenalty. This fades too, since a call may be
+// a stream, but only once the endpoint has been left alone for as long as it had
+// been silent at its last call: the time between two tries doubles.
 func (e *Endpoint) cost(now int64) float64 {
-	return math.Float64frombits(e.latency.Load()) * fade(now-e.touched.Load()) * float64(e.inFlight.Load()+1)
+	latency, touched := e.latency.Load(), e.touched.Load()
+	age := now - touched
+	if silent := e.silent.Load(); silent != 0 {
+		wait := float64(min(max(now-silent, 0), int64(maxPenalty)))
+		latency = max(latency, math.Float64bits(wait)) // ordered as the floats are, see Pick
+		age -= touched - silent
+	}
+	return math.Float64frombits(latency) * fade(age) * float64(e.inFlight.Load()+1)
 }
 
 // observe returns the moving average after one more call. since is the time
@@ -132,8 +156,8 @@ func fade(age int64) float64 {
 	return math.Float64frombits(uint64(one - int64(float64(min(max(age, 0), 60*int64(halfLife)))*slope)))
 }
 
-// coarse is the clock that Pick and Begin read: one atomic load, where time.Now
-// costs as much as a whole pick. Every End sets it. It has a cache line of its own
+// coarse is the clock that Pick reads: one atomic load, where time.Now costs as
+// much as a whole pick. Every Begin and End sets it. It has a cache line of its own
 // and moves in steps of a millisecond, so that it is hardly ever written.
 var coarse struct {
 	_   [64]byte
