@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keelson-go/keelson/middleware"
 	"github.com/keelson-go/keelson/problem"
 	"github.com/keelson-go/keelson/ratelimit"
 	"github.com/keelson-go/keelson/telemetry"
@@ -48,7 +49,7 @@ func (r *Request) arrive(t *table) error {
 	if r.Path, err = parsePath(r.Target); err != nil {
 		return badRequest(err)
 	}
-	if left, ok := callerTimeout(r.Header); ok {
+	if left, ok := middleware.CallerTimeout(r.Header.Values); ok {
 		if left <= 0 {
 			return problem.New(http.StatusGatewayTimeout, problem.CodeDeadline, "The time the caller gave is over.")
 		}

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +18,11 @@ import (
 // wants. Without it a client that stops sending would keep its connection for ever.
 const lingerTimeout = 2 * time.Second
 
+// interruptGrace is how long a read may still wait for the client when its bytes
+// are of no use any more. A client that is sending ends the read in that time; one
+// that isn't has it ended. See [requestBody.end].
+const interruptGrace = 100 * time.Millisecond
+
 // requestBody is the client's body on its way to the upstream. The transport
 // reads it in a goroutine of its own.
 type requestBody struct {
@@ -28,7 +32,7 @@ type requestBody struct {
 	left    int64 // bytes that may still come; negative means any number
 	max     int64
 	mu      sync.Mutex            // held by Read
-	ended   bool                  // Read has nothing more to give
+	ended   atomic.Bool           // Read has nothing more to give
 	reading atomic.Bool           // a Read waits for the client
 	done    atomic.Bool           // all of it has been read
 	failed  atomic.Pointer[error] // why it could not be read
@@ -37,15 +41,11 @@ type requestBody struct {
 // errBodyEnded is what reads after the end of the exchange get.
 var errBodyEnded = errors.New("gateway: the request has ended")
 
-func isGRPC(h Header) bool {
-	return strings.HasPrefix(h.Get("Content-Type"), "application/grpc")
-}
-
 // limitBody refuses a body that is known to be too long before it comes.
 func (x *exchange) limitBody() error {
 	limit := x.Route.MaxBody
 	switch {
-	case limit == 0 && isGRPC(x.Header):
+	case limit == 0 && x.isGRPC():
 		limit = -1
 	case limit == 0:
 		limit = DefaultMaxBody
@@ -80,7 +80,7 @@ func (b *requestBody) attach(x *exchange, out *http.Request) {
 func (b *requestBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.ended {
+	if b.ended.Load() {
 		return 0, errBodyEnded
 	}
 	b.reading.Store(true)
@@ -120,26 +120,52 @@ func (b *requestBody) fault() *problem.Problem {
 // unread reports whether the upstream may not have got all of the body.
 func (b *requestBody) unread() bool { return b.x != nil && !b.done.Load() }
 
-// interrupt makes the read that waits for the client fail, if one does.
+// interrupt makes the read that waits for the client end, if one does.
 func (b *requestBody) interrupt() {
 	if b.unread() {
-		_ = b.x.stopReading(time.Now())
+		b.ended.Store(true)
+		_ = b.x.stopReading(time.Now().Add(interruptGrace))
 	}
 }
 
 // end ends reading from the body, which the transport may still do when it has
-// given the answer, and leaves the client lingerTimeout to send what it has begun
-// to: net/http drains a little of it, so that the client gets to see the answer.
-func (b *requestBody) end() {
-	if !b.unread() || b.x.stopReading(time.Now()) != nil {
+// given the answer. It returns when nobody reads any more. If answered is true the
+// client gets the answer now, and is left lingerTimeout to send what it has begun
+// to: many look for an answer only then, and a connection that is closed over
+// bytes nobody has read is reset, which may take the answer with it.
+//
+// A read must not be made to fail for that: what decodes a chunked body fails for
+// ever after, and net/http then can't drain the little it does itself, nor wait
+// for the client to see the answer before it closes. So the read under way is left
+// to the client, which ends it by sending.
+func (b *requestBody) end(answered bool) {
+	if !b.unread() {
 		return
 	}
-	b.mu.Lock()
-	b.ended = true
-	b.mu.Unlock()
-	if b.x.in.ProtoMajor == 1 {
-		_ = b.x.stopReading(time.Now().Add(lingerTimeout))
+	b.ended.Store(true)
+	linger := answered && b.x.in.ProtoMajor == 1
+	patience := time.Now()
+	if linger {
+		patience = patience.Add(lingerTimeout)
 	}
+	if b.x.stopReading(patience) != nil {
+		return
+	}
+	if linger {
+		_ = b.x.out.FlushError() // a client that has gone needs no drain, and reading tells
+	}
+	b.mu.Lock() // the read under way has ended, and there is no other
+	rest := b.left
+	b.mu.Unlock()
+	if !linger {
+		return
+	}
+	// No more than the route would have taken anyway, and not for long. A client
+	// that reads as it sends, as Go's, closes the connection long before that.
+	if rest < 0 {
+		rest = DefaultMaxBody
+	}
+	_, _ = io.CopyN(io.Discard, b.x.in.Body, rest)
 }
 
 // stopReading ends reading from the client at t. The error is of a ResponseWriter

@@ -78,7 +78,7 @@ func (t timedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (c *call) begin(x *exchange) {
 	c.x = x
 	c.timeout = x.Route.Timeout
-	if isGRPC(x.Header) {
+	if x.isGRPC() {
 		// Its first answer may be long in coming; it has a timeout of its own.
 		c.timeout = 0
 	}

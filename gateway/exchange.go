@@ -43,6 +43,10 @@ type exchange struct {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{gateway: g, in: r, start: time.Now()}
 	x.out.ResponseWriter = w
+	x.out.patience = g.patience
+	if r.ProtoMajor == 1 {
+		x.out.free = freeBytes
+	}
 	x.Request = Request{
 		Method:    r.Method,
 		Authority: r.Host,
@@ -62,7 +66,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.describe()
-	if err := x.checkQuery(); err != nil {
+	if err := x.checkArrival(); err != nil {
 		x.refused = "arrival"
 		x.answer(err)
 		return
@@ -81,12 +85,16 @@ func (x *exchange) describe() {
 	x.ctx = telemetry.ContextWithRequestID(&x.traced, x.RequestID)
 }
 
-// checkQuery refuses a space, which HTTP/2 can carry: in the request line of an
-// HTTP/1 upstream it would end the target, and what follows it would be read as
-// the version (RFC 9113, section 10.3).
-func (x *exchange) checkQuery() error {
+// checkArrival refuses what can't go on to an upstream as it came: a space in the
+// query, which HTTP/2 can carry, would end the target in the request line of an
+// HTTP/1 upstream, and what follows it would be read as the version (RFC 9113,
+// section 10.3); and gRPC needs HTTP/2 all the way.
+func (x *exchange) checkArrival() error {
 	if strings.IndexByte(x.in.URL.RawQuery, ' ') >= 0 {
 		return badRequest(errQuerySpace)
+	}
+	if x.in.ProtoMajor == 1 && grpcType(x.Header) {
+		return problem.New(http.StatusHTTPVersionNotSupported, codeHTTPVersion, "gRPC needs HTTP/2; over HTTP/1 there is gRPC-Web.")
 	}
 	return nil
 }
@@ -106,11 +114,10 @@ func (x *exchange) answer(err error) {
 		x.out.WriteHeader(a.Status)
 		return
 	}
-	p, ok := errors.AsType[*problem.Problem](err)
-	if !ok {
+	if _, ok := errors.AsType[*problem.Problem](err); !ok {
 		x.err = err
 	}
-	p = problem.From(err)
+	p := problem.From(err)
 	p.TraceID = x.Trace.TraceIDString()
 	problem.Write(&x.out, x.in, p)
 }
@@ -145,7 +152,7 @@ func (x *exchange) decorate(h http.Header) {
 func (x *exchange) finish(panicked any) {
 	status := x.out.status
 	switch {
-	case panicked == nil || panicked == http.ErrAbortHandler:
+	case panicked == nil || panicked == http.ErrAbortHandler: //nolint:errorlint // net/http compares so, too
 	case status == 0:
 		x.panicLog(panicked)
 		panicked = nil
@@ -157,7 +164,10 @@ func (x *exchange) finish(panicked any) {
 		x.panicLog(panicked)
 		panicked = http.ErrAbortHandler
 	}
-	x.reqBody.end()
+	// At the end, and whatever happens: this may wait for the client, which is no
+	// part of how long the answer took.
+	defer x.out.settle()
+	defer x.reqBody.end(panicked == nil && status != 0)
 	took := time.Since(x.start)
 	if x.out.failed || panicked != nil && x.in.Context().Err() != nil {
 		x.gone, x.err = true, nil
@@ -234,34 +244,6 @@ func (x *exchange) log(status int, took time.Duration, cut bool) {
 
 // clip bounds what a client can write into the log.
 func clip(s string, n int) string { return s[:min(len(s), n)] }
-
-// recorder notes what becomes of a response.
-type recorder struct {
-	http.ResponseWriter
-	status int // 0 until the header has been written
-	bytes  int64
-	failed bool // the client could not be written to
-}
-
-// Unwrap lets http.ResponseController flush and hijack.
-func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-func (w *recorder) WriteHeader(status int) {
-	if w.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *recorder) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	n, err := w.ResponseWriter.Write(p)
-	w.bytes += int64(n)
-	w.failed = w.failed || err != nil
-	return n, err
-}
 
 // fields is the Header policies set response headers on: there are few, and
 // they are copied once.

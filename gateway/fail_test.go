@@ -316,3 +316,17 @@ func TestMetricsAndLog(t *testing.T) {
 		t.Error("LogErrors logs all")
 	}
 }
+
+// The gateway reads the caller's time as a service does, all values of it.
+func TestCallersTimeIsOver(t *testing.T) {
+	t.Parallel()
+	e := oneService(t, echo)
+	for _, header := range [][]string{
+		{"Request-Timeout", "-20"},
+		{"Request-Timeout", "5000", "Request-Timeout", "0"},
+		{"Grpc-Timeout", "0S"},
+	} {
+		res, body := e.do(http.MethodGet, "/", "", header...)
+		wantProblem(t, res, body, http.StatusGatewayTimeout, problem.CodeDeadline)
+	}
+}

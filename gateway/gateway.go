@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"sync/atomic"
+	"time"
 
 	"github.com/keelson-go/keelson/problem"
 	"github.com/keelson-go/keelson/telemetry"
@@ -39,7 +40,9 @@ type Gateway struct {
 	deps    Deps
 	metrics *telemetry.ServerMetrics
 	proxy   httputil.ReverseProxy
-	table   atomic.Pointer[table]
+	// patience is writePatience but in tests.
+	patience time.Duration
+	table    atomic.Pointer[table]
 
 	draining context.Context // ends with Drain
 	drain    context.CancelFunc
@@ -56,7 +59,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	if deps.Logger == nil {
 		deps.Logger = deps.Telemetry.Logger()
 	}
-	g := &Gateway{deps: deps, metrics: deps.Telemetry.Server()}
+	g := &Gateway{deps: deps, metrics: deps.Telemetry.Server(), patience: writePatience}
 	g.draining, g.drain = context.WithCancel(context.Background())
 	g.proxy = newProxy(g)
 	if err := g.Reload(cfg); err != nil {

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keelson-go/keelson/gateway"
+	"github.com/keelson-go/keelson/problem"
 )
 
 func TestGRPC(t *testing.T) {
@@ -64,6 +66,65 @@ func TestGRPC(t *testing.T) {
 	}
 	if res.Trailer.Get("Grpc-Status") != "0" || res.Trailer.Get("Grpc-Message") != "fine" || res.Header.Get("Grpc-Status") != "" {
 		t.Errorf("trailers %v, headers %v", res.Trailer, res.Header)
+	}
+}
+
+// Only what can be gRPC gets its freedom: no limit to its time and its body.
+func TestWhatIsGRPC(t *testing.T) {
+	t.Parallel()
+	e := oneService(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}, gateway.Route{Path: "/*", Service: "up", Public: true, Timeout: 200 * time.Millisecond})
+	tr := &http.Transport{Protocols: new(http.Protocols)}
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(tr.CloseIdleConnections) // after the parallel ones
+	for _, tt := range []struct {
+		proto, method, contentType string
+		status                     int // 0: it waits, as gRPC may
+	}{
+		{"2", "POST", "application/grpc", 0},
+		{"2", "POST", "application/grpc+proto", 0},
+		{"2", "POST", "application/grpc; x=y", 0},
+		{"2", "POST", "application/grpc-web", 504},
+		{"2", "POST", "application/grpc-web+proto", 504},
+		{"2", "POST", "application/grpcx", 504},
+		{"2", "PUT", "application/grpc", 504},
+		{"1", "POST", "application/grpc", 505},
+		{"1", "POST", "application/grpc+proto", 505},
+		{"1", "GET", "application/grpc;x=y", 505},
+		{"1", "POST", "application/grpc-web", 504},
+		{"1", "POST", "application/grpc-web-text+proto", 504},
+	} {
+		t.Run(tt.proto+" "+tt.method+" "+tt.contentType, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			if tt.status == 0 {
+				ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+			}
+			defer cancel()
+			client := e.http.Transport
+			if tt.proto == "2" {
+				client = tr
+			}
+			req, _ := http.NewRequestWithContext(ctx, tt.method, e.url+"/shop.Users/Get", strings.NewReader("x"))
+			req.Header.Set("Content-Type", tt.contentType)
+			res, err := client.RoundTrip(req)
+			if tt.status == 0 {
+				if err == nil {
+					_ = res.Body.Close()
+					t.Errorf("an answer before the caller's own end: %d", res.StatusCode)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			body, _ := io.ReadAll(res.Body)
+			codes := map[int]string{504: problem.CodeUpstreamTimeout, 505: "http_version_not_supported"}
+			wantProblem(t, res, string(body), tt.status, codes[tt.status])
+		})
 	}
 }
 

@@ -108,7 +108,7 @@ func TestUpstreamHeaders(t *testing.T) {
 	if tp := got.Header.Get("Traceparent"); !strings.HasPrefix(tp, "00-0af7651916cd43dd8448eb211c80319c-") || strings.Contains(tp, "b7ad6b7169203331") || !strings.HasSuffix(tp, "-01") {
 		t.Errorf("the proxy's trace: %s", tp)
 	}
-	if got.Header["X_real_ip"] != nil || got.Header["X_Real_Ip"] != nil {
+	if got.Header["X_real_ip"] != nil || got.Header["X_Real_Ip"] != nil { //nolint:staticcheck // the odd spelling is the point
 		t.Error("X_Real_Ip passed")
 	}
 }
