@@ -67,11 +67,11 @@ func Wrap(ctx context.Context, nc, sys *nats.Conn, cfg Config) (*Engine, error) 
 		return nil, err
 	}
 	// Listen before returning, so that no loss from here on goes unseen.
-	changes := nc.StatusChanged()
+	changes, reconnects := nc.StatusChanged(), nc.Stats().Reconnects
 	returned := make(chan struct{}, 1)
 	running, stop := context.WithCancel(context.Background())
 	e.stop = stop
-	e.wg.Go(func() { e.watch(running, changes, nc.Stats().Reconnects, returned) })
+	e.wg.Go(func() { e.watch(running, changes, reconnects, returned) })
 	e.wg.Go(func() { e.restore(running, returned) })
 	return e, nil
 }

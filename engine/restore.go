@@ -34,11 +34,11 @@ func (e *Engine) restore(ctx context.Context, returned <-chan struct{}) {
 			if err == nil || ctx.Err() != nil {
 				break
 			}
-			if !passing(err) {
-				e.cfg.Logger.Error("engine buckets are gone and can't be made again", "error", err)
-				break
-			}
 			wait = reconnectWait(attempt)
+			if !passing(err) {
+				e.cfg.Logger.Error("engine buckets are missing and can't be made again now", "error", err)
+				wait = time.Minute // somebody may mend that without a reconnect
+			}
 		}
 	}
 }
@@ -46,6 +46,7 @@ func (e *Engine) restore(ctx context.Context, returned <-chan struct{}) {
 func (e *Engine) restoreMissing(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, provisionTimeout)
 	defer cancel()
+	var errs error
 	for _, want := range buckets() {
 		_, err := e.js.KeyValue(ctx, want.Bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -54,10 +55,10 @@ func (e *Engine) restoreMissing(ctx context.Context) error {
 			err = e.provision(ctx, want)
 		}
 		if err != nil {
-			return fmt.Errorf("restore bucket %s: %w", want.Bucket, e.explain(err))
+			errs = errors.Join(errs, fmt.Errorf("restore bucket %s: %w", want.Bucket, e.explain(err)))
 		}
 	}
-	return nil
+	return errs
 }
 
 // pause reports whether d went by before ctx ended.

@@ -290,6 +290,9 @@ func (f *fleet) healthy(m member) func(context.Context) error {
 	}
 }
 
+// healthClient follows no redirect: a login page is no health.
+var healthClient = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
 // introduce registers an instance that answers /health and is no Keelson service.
 func (f *fleet) introduce(ctx context.Context, m member) error {
 	address := fmt.Sprintf("http://127.0.0.1:%d", m.port)
@@ -297,7 +300,7 @@ func (f *fleet) introduce(ctx context.Context, m member) error {
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := healthClient.Do(req)
 	if err != nil {
 		return err
 	}

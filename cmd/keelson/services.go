@@ -89,6 +89,12 @@ func (a *app) listServices(cmd *cobra.Command, args []string) error {
 	defer resp.Body.Close()
 	var all []registry.Instance
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&all); err != nil {
+		switch {
+		case cmd.Context().Err() != nil:
+			return &failure{code: exitInterrupted, message: "interrupted"}
+		case ctx.Err() != nil:
+			return &failure{code: exitTimeout, message: "the answer took too long"}
+		}
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	switch a.output {

@@ -54,8 +54,9 @@ func (a *app) upCommand() *cobra.Command {
 
 func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 	began := time.Now()
-	// Who reads our output may go; the fleet stays.
-	signal.Ignore(syscall.SIGPIPE)
+	// Who reads our output may go; the fleet stays. Not signal.Ignore: children
+	// would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(flags.logLevel)); err != nil {
 		return &failure{code: exitUsage, message: fmt.Sprintf("--log-level is %q", flags.logLevel), hint: "use debug, info, warn or error"}
@@ -200,12 +201,15 @@ func ours(path string) error {
 	if err != nil {
 		return err
 	}
-	info, err := os.Stat(path)
+	if filepath.Dir(path) == here {
+		return nil
+	}
+	info, err := os.Lstat(path) // a link's owner decides where it leads
 	if err != nil {
 		return err
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || filepath.Dir(path) == here || int(owner.Uid) == os.Geteuid() || owner.Uid == 0 {
+	if !ok || int(owner.Uid) == os.Geteuid() || owner.Uid == 0 {
 		return nil
 	}
 	return &failure{code: exitUsage, message: path + " belongs to another user", hint: "if you trust it: --file " + path}

@@ -65,6 +65,21 @@ func TestBadManifest(t *testing.T) {
 	}
 }
 
+func TestWorkspaceOthersCanChange(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, runfile.Folder), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(dir, runfile.Folder), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	_, err := openWorkspace(dir, false)
+	if f, ok := errors.AsType[*failure](err); !ok || !strings.Contains(f.hint, "chmod 700") {
+		t.Errorf("a folder that all may write: %v", err)
+	}
+}
+
 func TestWorkspaceIsForOne(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,9 @@ func openWorkspace(project string, ephemeral bool) (_ *workspace, err error) {
 	w.data = w.dir
 	if err := os.MkdirAll(w.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the working folder: %w", err)
+	}
+	if err := private(w.dir); err != nil {
+		return nil, err
 	}
 	if err := w.take(); err != nil {
 		return nil, err
@@ -78,6 +82,20 @@ func openWorkspace(project string, ephemeral bool) (_ *workspace, err error) {
 		err = errors.Join(err, os.Remove(path))
 	}
 	return w, err
+}
+
+// private refuses a folder that others could put something into: programs are run
+// from it.
+func private(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(owner.Uid) == os.Geteuid() && info.Mode().Perm()&0o022 == 0 {
+		return nil
+	}
+	return &failure{code: exitFailed, message: dir + " can be changed by others", hint: "make it yours alone: chown it to you, and chmod 700 it"}
 }
 
 func (w *workspace) path(name string) string { return filepath.Join(w.dir, name) }

@@ -73,8 +73,9 @@ type server struct {
 	requests atomic.Int64 // in progress, on hijacked connections too
 	abandon  func()       // ends the contexts of all requests
 
-	mu    sync.Mutex
-	fresh map[net.Conn]struct{} // that have sent no request yet
+	mu      sync.Mutex
+	fresh   map[net.Conn]struct{} // that have sent no request yet
+	closing bool
 }
 
 // wrap puts our bookkeeping around the server's own settings.
@@ -99,7 +100,7 @@ func (s *server) wrap(base context.Context) {
 			state(c, now)
 		}
 	}
-	// Called when the listener has closed.
+	// Called as the listener closes.
 	s.http.RegisterOnShutdown(s.closeFresh)
 }
 
@@ -107,16 +108,20 @@ func (s *server) wrap(base context.Context) {
 func (s *server) note(c net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if state == http.StateNew {
-		s.fresh[c] = struct{}{}
-	} else {
+	if state != http.StateNew {
 		delete(s.fresh, c)
+		return
+	}
+	s.fresh[c] = struct{}{}
+	if s.closing { // accepted just before the listener closed
+		_ = c.Close() // its reader sees it
 	}
 }
 
 func (s *server) closeFresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closing = true
 	for c := range s.fresh {
 		_ = c.Close() // its reader sees it
 	}
@@ -133,6 +138,9 @@ func (s *server) stop(grace context.Context) error {
 	}
 	late := s.requests.Load()
 	s.cut()
+	if late == 0 {
+		return errors.New("connections were cut before their answers had been read")
+	}
 	return fmt.Errorf("requests still in progress were cut: %d", late)
 }
 

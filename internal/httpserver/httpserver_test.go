@@ -173,6 +173,38 @@ func TestHijackedAndFresh(t *testing.T) {
 	}
 }
 
+// A connection may be accepted at the very moment of the stop.
+func TestAcceptedWhileStopping(t *testing.T) {
+	t.Parallel()
+	stop := make(chan func(), 1)
+	r := run(t, &http.Server{
+		Handler: http.NotFoundHandler(),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			(<-stop)()
+			for { // until the listener has closed; then the connection is told to be new
+				d, err := net.DialTimeout("tcp", c.LocalAddr().String(), time.Second)
+				if err != nil {
+					return ctx
+				}
+				d.Close()
+			}
+		},
+	}, httpserver.Stop{Grace: within(time.Minute)})
+	stop <- r.stop
+	silent, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	began := time.Now()
+	if err := r.wait(t); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the stop waited %v for a connection that said nothing", took)
+	}
+}
+
 func TestOwnSettingsAreKept(t *testing.T) {
 	t.Parallel()
 	type key struct{}
