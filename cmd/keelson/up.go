@@ -23,6 +23,7 @@ import (
 	"github.com/keelson-go/keelson/internal/manifest"
 	"github.com/keelson-go/keelson/internal/ports"
 	"github.com/keelson-go/keelson/internal/runfile"
+	"github.com/keelson-go/keelson/internal/supervise"
 	"github.com/keelson-go/keelson/lifecycle"
 	"github.com/keelson-go/keelson/platform"
 	"github.com/keelson-go/keelson/telemetry"
@@ -134,6 +135,11 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 		})
 	})
 	err = p.Run(ctx)
+	// A Ctrl-C reaches a child, too, that was forked but has no process group of
+	// its own yet.
+	if start, ok := errors.AsType[*supervise.StartError](err); ok && ctx.Err() != nil && start.Exit.Signal == syscall.SIGINT {
+		err = nil
+	}
 	if err == nil {
 		out.say("everything is stopped")
 	}

@@ -266,10 +266,10 @@ func TestServe(t *testing.T) {
 		})
 	}()
 	eventually(t, "others see it", func() bool { return others.Endpoints("users").Len() == 1 })
-	got, ok := report(t, others.Endpoints("users").At(0).Address)
-	if !ok || got.Dependencies["registry"].Status != health.Healthy || got.Dependencies["engine"].Status != health.Healthy {
-		t.Errorf("/health %+v", got)
-	}
+	eventually(t, "/health with registry and engine", func() bool {
+		got, ok := report(t, others.Endpoints("users").At(0).Address)
+		return ok && got.Dependencies["registry"].Status == health.Healthy && got.Dependencies["engine"].Status == health.Healthy
+	})
 	eventually(t, "it sees itself", func() bool {
 		resp, err := svc.Client().Get("http://users/who")
 		if err != nil {
