@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/keelson-go/keelson/registry/natsregistry"
 )
 
 // The buckets every Keelson process relies on.
 const (
-	InstancesBucket = "keelson_instances" // service.instance → instance
-	LeasesBucket    = "keelson_leases"    // who is alive, with a TTL for each key
+	InstancesBucket = natsregistry.InstancesBucket // service.instance → instance
+	LeasesBucket    = natsregistry.LeasesBucket    // who is alive, with a TTL for each key
 )
 
 // buckets are the settings we insist on. What is not named here (placement,

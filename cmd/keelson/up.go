@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -271,15 +270,6 @@ func portFailure(part, addr, key string) *failure {
 		f.hint = fmt.Sprintf("stop what holds it, or set %s in %s", key, manifest.Name)
 	}
 	return f
-}
-
-// hostPort returns addr with the port of url, for messages.
-func hostPort(url string) string {
-	_, rest, _ := strings.Cut(url, "://")
-	if host, port, err := net.SplitHostPort(rest); err == nil {
-		return net.JoinHostPort(host, port)
-	}
-	return rest
 }
 
 // environ is this process's environment without what `up` decides itself.

@@ -153,7 +153,7 @@ func (w *workspace) engineListen(ctx context.Context, listen string) (addr, cred
 	if listen != "" {
 		return listen, credentials
 	}
-	if addr := hostPort(before.URL); before.Embedded {
+	if _, addr, _ := strings.Cut(before.URL, "://"); before.Embedded {
 		if free, err := ports.Free(ctx, addr); free && err == nil {
 			return addr, credentials
 		}
