@@ -19,12 +19,36 @@
 //     the cheaper one, where cost is the moving latency times the number of
 //     calls in flight plus one. O(1).
 //   - [RoundRobin] ("round-robin") takes each endpoint in its turn. O(1).
+//   - [WeightedRoundRobin] ("weighted-round-robin") gives each endpoint turns in
+//     proportion to its weight. O(1).
 //   - [Random] ("random") takes any endpoint with equal chance. O(1).
 //   - [LeastConnections] ("least-connections") takes an endpoint with the fewest
-//     calls in flight. O(n) at worst.
+//     calls in flight for its weight. O(n) at worst.
+//   - [ConsistentHash] ("consistent-hash") sends calls with the same key to the same
+//     endpoint, unless that has more than its part of all calls in flight. O(1).
 //
-// Pick never allocates (round robin allocates once when the set has changed),
-// never blocks, starts no goroutine and never reads the clock.
+// Two pickers choose where another one picks: [PreferZone] keeps calls in the caller's
+// zone while it can take them, and [Subsetting] keeps a client to a few endpoints of a
+// very large service. They can be combined:
+//
+//	balance.PreferZone("north", func() balance.Picker {
+//		return balance.Subsetting(balance.P2C(), instanceID, 20)
+//	})
+//
+// Pick never allocates, starts no goroutine and never reads the clock. What a picker
+// has to work out about a set it does at the first pick from it, and keeps it: round
+// robin in O(log n), the other ones in O(n). Only then does a pick wait for anything:
+// for another one that is working out the same for [ConsistentHash], for a millisecond or
+// two with 10,000 endpoints.
+//
+// # Weights
+//
+// An endpoint of [Endpoint.Weight] 2 takes twice as many calls as one of weight 1: by
+// P2C, weighted round robin, least connections and consistent hashing. Round robin and
+// random mean what their names say and do not mind weights. P2C draws its two endpoints in
+// proportion to their weights and divides the calls in flight by the weight, relative to
+// the set's mean, so equally fast endpoints are equally busy for their size. An endpoint
+// of weight 0 is in no set and takes no new calls; those it has go on.
 //
 // # Latency
 //

@@ -20,7 +20,14 @@ const (
 	// bounds the time until such an endpoint is tried again to about a minute and a
 	// half.
 	maxPenalty = 10 * time.Second
+
+	// never stands for a time that has not come: so far ahead that comparing with it
+	// needs no branch, so near that subtracting it from any clock can't overflow.
+	never = 1 << 62
 )
+
+// MaxWeight is the greatest weight that counts; see [Endpoint].
+const MaxWeight = 1000
 
 // Endpoint is one address that requests can go to, with the load this process
 // has put on it. Use [NewEndpoint] to make one and keep the same pointer for as
@@ -35,8 +42,16 @@ type Endpoint struct {
 	latency  atomic.Uint64 // float64 bits, nanoseconds; 0 = no call has begun yet
 	updated  atomic.Int64  // when a call last ended, on the fine clock; 0 = none has
 	touched  atomic.Int64  // when a call last began or ended, on the coarse clock
-	silent   atomic.Int64  // when the first call after the last End began, on the coarse clock; 0 = none has
-	_        [24]byte
+	silent   atomic.Int64  // when the first call after the last End began, on the coarse clock; never = none has
+
+	// Weight is the share of the calls the endpoint takes compared with others: one
+	// of weight 2 takes twice as many as one of weight 1. NewEndpoint sets 1. More
+	// than MaxWeight counts as MaxWeight. With 0 or less it takes no new calls: NewSet
+	// leaves it out.
+	Weight int
+
+	mean atomic.Uint64 // float64 bits, nanoseconds: the plain moving average; 0 = not known yet
+	_    [8]byte
 
 	ID      string // unique within a service; sets are ordered by it
 	Address string // where requests go, as the caller understands it (a URL or host:port)
@@ -45,10 +60,30 @@ type Endpoint struct {
 	_ [16]byte
 }
 
-// NewEndpoint returns an endpoint without any load or latency.
+// NewEndpoint returns an endpoint of weight 1 without any load or latency.
 func NewEndpoint(id, address string) *Endpoint {
-	return &Endpoint{ID: id, Address: address}
+	e := &Endpoint{ID: id, Address: address, Weight: 1}
+	e.silent.Store(never)
+	return e
 }
+
+// WithWeight returns an endpoint like e but of another weight, which takes its
+// place in the sets to come. It knows the latency that e has had so far; the calls in
+// flight stay with e.
+func (e *Endpoint) WithWeight(weight int) *Endpoint {
+	next := NewEndpoint(e.ID, e.Address)
+	next.Zone, next.Weight = e.Zone, weight
+	if updated := e.updated.Load(); updated != 0 { // else its latency is a guess about calls in flight
+		next.latency.Store(e.latency.Load())
+		next.mean.Store(e.mean.Load())
+		next.updated.Store(updated)
+		next.touched.Store(e.touched.Load())
+	}
+	return next
+}
+
+// weight is the weight that counts for an endpoint that takes calls.
+func (e *Endpoint) weight() int { return min(max(e.Weight, 1), MaxWeight) }
 
 // Begin notes that a call to the endpoint starts. Each Begin must be followed by
 // exactly one End, also if the call is cancelled or panics: until then the
@@ -65,8 +100,8 @@ func (e *Endpoint) Begin() {
 	if e.touched.Load() != now {
 		e.touched.Store(now)
 	}
-	if e.silent.Load() == 0 {
-		e.silent.CompareAndSwap(0, now)
+	if e.silent.Load() == never {
+		e.silent.CompareAndSwap(never, now)
 	}
 }
 
@@ -78,20 +113,29 @@ func (e *Endpoint) End(latency time.Duration, failed bool) {
 	e.inFlight.Add(-1)
 	now := readClock()
 	e.touched.Store(now)
-	if e.silent.Load() != 0 {
-		e.silent.Store(0)
+	if e.silent.Load() != never {
+		e.silent.Store(never)
 	}
 	// Swap shares the time since the last End out between concurrent Ends, so
 	// that together they decay the average once, not once each.
 	last := e.updated.Swap(now)
-	for {
-		old := e.latency.Load()
-		average := math.Float64frombits(old)
+	since := time.Duration(now - last)
+	change(&e.latency, func(average float64) float64 {
 		if last == 0 {
 			average = 0 // what is there now was not measured
 		}
-		next := observe(average, float64(latency), time.Duration(now-last), failed)
-		if e.latency.CompareAndSwap(old, math.Float64bits(next)) {
+		return observe(average, float64(latency), since, failed)
+	})
+	if last != 0 || failed { // the first call of all takes longer: it opens a connection
+		change(&e.mean, func(mean float64) float64 { return include(mean, float64(latency), since, failed) })
+	}
+}
+
+// change replaces the float64 in f.
+func change(f *atomic.Uint64, next func(float64) float64) {
+	for {
+		old := f.Load()
+		if f.CompareAndSwap(old, math.Float64bits(next(math.Float64frombits(old)))) {
 			return
 		}
 	}
@@ -109,23 +153,43 @@ func (e *Endpoint) Latency() time.Duration {
 	return time.Duration(math.Float64frombits(e.latency.Load()))
 }
 
-// cost is what P2C compares: the expected wait for one more call, in
-// nanoseconds. now is the coarse clock. It is 0 for an endpoint that was never
-// tried, which so wins against any other.
+// silence returns for how long calls have been waiting that began since the last one
+// ended, as the bits of a float64 in nanoseconds, up to maxPenalty; and the age of what
+// is known of the endpoint. now is the coarse clock.
 //
-// While calls have begun and none has ended since, the wait so far counts as the
-// latency if that is longer, up to maxPenalty. This fades too, since a call may be
-// a stream, but only once the endpoint has been left alone for as long as it had
-// been silent at its last call: the time between two tries doubles.
-func (e *Endpoint) cost(now int64) float64 {
-	latency, touched := e.latency.Load(), e.touched.Load()
-	age := now - touched
-	if silent := e.silent.Load(); silent != 0 {
-		wait := float64(min(max(now-silent, 0), int64(maxPenalty)))
-		latency = max(latency, math.Float64bits(wait)) // ordered as the floats are, see Pick
-		age -= touched - silent
-	}
-	return math.Float64frombits(latency) * fade(age) * float64(e.inFlight.Load()+1)
+// It is the time since the last Begin or End; but what is known by silence gets old
+// only once the endpoint has been left alone for as long as it had been silent at its
+// last call: the time between two tries doubles.
+//
+// There is no branch in it, because half of the endpoints of a busy service are
+// silent at any moment, and a branch would be predicted wrong as often.
+func (e *Endpoint) silence(now int64) (wait uint64, age int64) {
+	touched, silent := e.touched.Load(), e.silent.Load()
+	wait = math.Float64bits(float64(min(max(now-silent, 0), int64(maxPenalty))))
+	return wait, now - touched - max(touched-silent, 0)
+}
+
+// expected returns how long a call to the endpoint is expected to take, in
+// nanoseconds: the wait of those that wait, if that is longer than the latency, less
+// what age has taken. It is 0 for an endpoint that was never tried.
+func (e *Endpoint) expected(now int64) float64 {
+	wait, age := e.silence(now)
+	return fade(max(e.latency.Load(), wait), age) // floats that are not negative are ordered as their bits are
+}
+
+// cost is what P2C compares: the expected wait for one more call, in nanoseconds,
+// as the bits of a float64. It is 0 for an endpoint that was never tried, which so
+// wins against any other.
+func (e *Endpoint) cost(now int64) uint64 {
+	return math.Float64bits(e.expected(now) * float64(e.inFlight.Load()+1))
+}
+
+// relativeCost is cost times the weight, for sets whose weights differ and are mean
+// on average. An endpoint of twice the mean weight does two calls at a time as fast as
+// another does one: without calls in flight it costs no less, but a call in flight
+// adds only half as much.
+func (e *Endpoint) relativeCost(now int64, mean float64) float64 {
+	return e.expected(now) * (float64(e.inFlight.Load())*mean + float64(e.weight()))
 }
 
 // observe returns the moving average after one more call. since is the time
@@ -146,14 +210,36 @@ func observe(average, latency float64, since time.Duration, failed bool) float64
 	return average*weight + latency*(1-weight)
 }
 
-// fade is 2^-(age/halfLife), exact at whole half-lives and linear between them
-// (at most 7 % off): the bits of a float64 are its logarithm to the base 2, so
-// one subtraction from those of 1.0 does it, where Exp2 would take as long as the
-// rest of a pick. It stops at 2^-60.
-func fade(age int64) float64 {
-	const one = 1023 << 52 // the bits of 1.0
-	const slope = (1 << 52) / float64(halfLife)
-	return math.Float64frombits(uint64(one - int64(float64(min(max(age, 0), 60*int64(halfLife)))*slope)))
+// include returns the plain moving average after one more call. Where observe jumps
+// to a peak, one slow call of many hardly moves this. It is about the last 64 calls,
+// or fewer where calls are rare: the last ten seconds. A failure counts as a call that
+// took 16 times the mean, up to maxPenalty: where 1 of 30 calls fails, that doubles the
+// mean, and where 1 of 16 does, it has no end. mean is 0 if nothing is known. The result
+// is never 0.
+func include(mean, latency float64, since time.Duration, failed bool) float64 {
+	latency = max(latency, 1)
+	if failed {
+		penalty := float64(unknownLatency)
+		if mean > 0 {
+			penalty = min(16*mean, float64(maxPenalty))
+		}
+		latency = max(latency, penalty)
+	}
+	if mean == 0 {
+		return latency
+	}
+	part := min(max(float64(since)/float64(10*time.Second), 1./64), .5)
+	return mean + (latency-mean)*part
+}
+
+// fade returns the latency after age has taken its part of it: half for each
+// halfLife, and about linear between them (at most 7 % off). The bits of a float64
+// are its logarithm to the base 2, so one subtraction does it, where Exp2 would take
+// as long as the rest of a pick. It stops at 2^-60; 0 stays 0.
+func fade(latency uint64, age int64) float64 {
+	const slope = (1 << 52) / int64(halfLife)
+	age = min(max(age, 0), 60*int64(halfLife))
+	return math.Float64frombits(uint64(max(int64(latency)-age*slope, 0)))
 }
 
 // coarse is the clock that Pick reads: one atomic load, where time.Now costs as

@@ -3,17 +3,18 @@ package balance
 import (
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"strings"
 )
 
 // The names [New] knows.
 const (
-	StrategyP2C              = "p2c-ewma"
-	StrategyRoundRobin       = "round-robin"
-	StrategyRandom           = "random"
-	StrategyLeastConnections = "least-connections"
+	StrategyP2C                = "p2c-ewma"
+	StrategyRoundRobin         = "round-robin"
+	StrategyWeightedRoundRobin = "weighted-round-robin"
+	StrategyRandom             = "random"
+	StrategyLeastConnections   = "least-connections"
+	StrategyConsistentHash     = "consistent-hash"
 )
 
 // ErrUnknownStrategy says that [New] was given a name it does not know.
@@ -26,9 +27,20 @@ type Picker interface {
 	Pick(s *Set) *Endpoint
 }
 
+// KeyPicker is a Picker that can send all calls with the same key to the same
+// endpoint: [ConsistentHash] is one, and so are [PreferZone] and [Subsetting] around one.
+// PickKey returns nil if the set is nil or empty.
+type KeyPicker interface {
+	Picker
+	PickKey(s *Set, key string) *Endpoint
+}
+
 // Strategies returns the names [New] knows, the default first.
 func Strategies() []string {
-	return []string{StrategyP2C, StrategyRoundRobin, StrategyRandom, StrategyLeastConnections}
+	return []string{
+		StrategyP2C, StrategyRoundRobin, StrategyWeightedRoundRobin, StrategyRandom,
+		StrategyLeastConnections, StrategyConsistentHash,
+	}
 }
 
 // New returns a new picker for the strategy of that name; the empty name means
@@ -40,10 +52,14 @@ func New(strategy string) (Picker, error) {
 		return P2C(), nil
 	case StrategyRoundRobin:
 		return RoundRobin(), nil
+	case StrategyWeightedRoundRobin:
+		return WeightedRoundRobin(), nil
 	case StrategyRandom:
 		return Random(), nil
 	case StrategyLeastConnections:
 		return LeastConnections(), nil
+	case StrategyConsistentHash:
+		return ConsistentHash(DefaultBound), nil
 	}
 	return nil, fmt.Errorf("%w %q: use one of %s", ErrUnknownStrategy, strategy, strings.Join(Strategies(), ", "))
 }
@@ -61,42 +77,8 @@ func (random) Pick(s *Set) *Endpoint {
 	return s.endpoints[below(uint32(rand.Uint64()), n)]
 }
 
-// P2C returns a picker that takes two different endpoints at random and keeps
-// the one where the next call will be over sooner, by its moving latency and the
-// calls in flight ("power of two choices", peak EWMA; see the package comment).
-// An endpoint that was never tried wins against any other, until it has one call
-// in flight; then it waits for the result of that call.
-func P2C() Picker { return p2c{} }
-
-type p2c struct{}
-
-func (p2c) Pick(s *Set) *Endpoint {
-	n := s.Len()
-	switch n {
-	case 0:
-		return nil
-	case 1:
-		return s.endpoints[0]
-	}
-	r := rand.Uint64()
-	i, j := below(uint32(r), n), below(uint32(r>>32), n-1)
-	if j >= i {
-		j++ // i and j are different, each pair equally likely
-	}
-	a, b := s.endpoints[i], s.endpoints[j]
-	now := coarse.now.Load()
-	// Costs are not negative, and such floats are ordered as their bits are. With
-	// integers the compiler makes this a conditional move; a branch would be
-	// predicted wrong every other time.
-	cheaper := i
-	if math.Float64bits(b.cost(now)) < math.Float64bits(a.cost(now)) {
-		cheaper = j
-	}
-	return s.endpoints[cheaper]
-}
-
 // LeastConnections returns a picker that takes an endpoint with the fewest calls
-// in flight from this process. It looks at every endpoint until it finds an idle
+// in flight from this process, for its weight. It looks at every endpoint until it finds an idle
 // one, which is O(n); use P2C for services with hundreds of instances. The scan
 // starts at a random place, so that ties do not all go to the same endpoint.
 func LeastConnections() Picker { return leastConnections{} }
@@ -105,8 +87,8 @@ type leastConnections struct{}
 
 func (leastConnections) Pick(s *Set) *Endpoint { return leastLoaded(s, nil) }
 
-// leastLoaded returns the endpoint with the fewest calls in flight that is not
-// in tried; nil if there is none.
+// leastLoaded returns the endpoint with the fewest calls in flight for its weight
+// that is not in tried; nil if there is none.
 func leastLoaded(s *Set, tried []*Endpoint) *Endpoint {
 	n := s.Len()
 	if n == 0 {
@@ -114,18 +96,18 @@ func leastLoaded(s *Set, tried []*Endpoint) *Endpoint {
 	}
 	start := below(uint32(rand.Uint64()), n)
 	var best *Endpoint
-	var bestLoad int64
+	var bestLoad, bestWeight int64
 	for k := range n {
 		i := start + k
 		if i >= n {
 			i -= n
 		}
 		e := s.endpoints[i]
-		load := e.inFlight.Load()
-		if (best != nil && load >= bestLoad) || contains(tried, e) {
+		load, weight := e.inFlight.Load(), int64(e.weight())
+		if (best != nil && load*bestWeight >= bestLoad*weight) || contains(tried, e) {
 			continue
 		}
-		if best, bestLoad = e, load; load <= 0 {
+		if best, bestLoad, bestWeight = e, load, weight; load <= 0 {
 			break // nothing is less loaded than idle
 		}
 	}
@@ -147,6 +129,22 @@ func PickExcept(p Picker, s *Set, tried []*Endpoint) *Endpoint {
 	return leastLoaded(s, tried)
 }
 
+// PickKeyExcept is [PickExcept] for a call with a key. If p is a [KeyPicker], calls
+// with the same key whose endpoint was tried go to the same next one: that which
+// would have the key if those that were tried were not there. With an empty key, or
+// another kind of picker, the key does not matter.
+func PickKeyExcept(p Picker, s *Set, key string, tried []*Endpoint) *Endpoint {
+	keyed, ok := p.(KeyPicker)
+	if !ok || key == "" {
+		return PickExcept(p, s, tried)
+	}
+	e := keyed.PickKey(s, key)
+	if e == nil || !contains(tried, e) {
+		return e
+	}
+	return s.heir(hashString(key), tried)
+}
+
 func contains(tried []*Endpoint, e *Endpoint) bool {
 	for _, t := range tried {
 		if t == e || (t != nil && t.ID == e.ID) {
@@ -155,7 +153,3 @@ func contains(tried []*Endpoint, e *Endpoint) bool {
 	}
 	return false
 }
-
-// below maps 32 random bits to [0, n) by multiplication, which is cheaper than a
-// division. n fits into 32 bits; the bias is below n/2^32.
-func below(r uint32, n int) int { return int(uint64(r) * uint64(n) >> 32) }

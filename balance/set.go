@@ -10,12 +10,21 @@ import (
 // concurrent use. A nil Set is an empty one.
 type Set struct {
 	endpoints []*Endpoint
+	shares    *shares // nil if all weights are equal
 }
 
-// NewSet makes a set of eps, which it copies and orders. Nil entries are left
-// out; of several entries with the same ID the last one stays. It is O(n) if eps is
-// in order already, as when it comes from another set.
+// NewSet makes a set of eps, which it copies and orders. Nil entries and those of
+// weight 0 are left out; of several entries with the same ID the last one stays. It is
+// O(n) if eps is in order already, as when it comes from another set.
 func NewSet(eps []*Endpoint) *Set {
+	set := ordered(eps)
+	// Last, since of several entries with the same ID the last one decides.
+	set = slices.DeleteFunc(set, func(e *Endpoint) bool { return e.Weight <= 0 })
+	return &Set{endpoints: set, shares: newShares(set)}
+}
+
+// ordered returns a copy of eps in the order of IDs, each ID once.
+func ordered(eps []*Endpoint) []*Endpoint {
 	set := make([]*Endpoint, 0, len(eps))
 	inOrder := true
 	for _, e := range eps {
@@ -28,7 +37,7 @@ func NewSet(eps []*Endpoint) *Set {
 		set = append(set, e)
 	}
 	if inOrder {
-		return &Set{endpoints: set}
+		return set
 	}
 	slices.SortStableFunc(set, func(a, b *Endpoint) int { return strings.Compare(a.ID, b.ID) })
 	n := 0
@@ -40,7 +49,7 @@ func NewSet(eps []*Endpoint) *Set {
 		n++
 	}
 	clear(set[n:])
-	return &Set{endpoints: set[:n:n]}
+	return set[:n:n]
 }
 
 // Len returns the number of endpoints.

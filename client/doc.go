@@ -10,6 +10,17 @@
 // process has put on each, and the request goes there. Any other host is called
 // as it is written.
 //
+// # Which instance
+//
+// [WithPicker] sets how one is picked, [WithZone] keeps requests in the caller's zone
+// while that can take them, and [ContextWithKey] keeps those that belong together on one
+// instance:
+//
+//	t := client.New(reg,
+//		client.WithZone("north"),
+//		client.WithPicker(func() balance.Picker { return balance.ConsistentHash(balance.DefaultBound) }))
+//	req = req.WithContext(client.ContextWithKey(req.Context(), userID))
+//
 // # Another instance
 //
 // A request goes to another instance when that can't do harm:

@@ -46,6 +46,10 @@ func WithPicker(newPicker func() balance.Picker) Option {
 	return func(t *Transport) { t.newPicker = newPicker }
 }
 
+// WithZone tells the zone of the caller. Requests then stay in that zone while it can
+// take them: see [balance.PreferZone]. An empty zone changes nothing.
+func WithZone(zone string) Option { return func(t *Transport) { t.zone = zone } }
+
 // WithMetrics records the duration of every attempt.
 func WithMetrics(m *telemetry.ClientMetrics) Option { return func(t *Transport) { t.metrics = m } }
 
@@ -59,6 +63,7 @@ type Transport struct {
 	discover  Discoverer
 	attempts  int
 	newPicker func() balance.Picker
+	zone      string
 	metrics   *telemetry.ClientMetrics
 	base      *http.Transport
 	grpc      *http.Transport // HTTP/2 without TLS, which gRPC needs
@@ -72,6 +77,10 @@ func New(d Discoverer, opts ...Option) *Transport {
 	t := &Transport{discover: d, attempts: DefaultAttempts, newPicker: balance.P2C}
 	for _, o := range opts {
 		o(t)
+	}
+	if t.zone != "" {
+		within := t.newPicker
+		t.newPicker = func() balance.Picker { return balance.PreferZone(t.zone, within) }
 	}
 	if t.base == nil {
 		t.base = newBase()
@@ -127,10 +136,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	body := newBody(req)
 	defer body.settle()
+	key := keyFrom(req.Context())
 	var tried []*balance.Endpoint
 	var last *Error
 	for attempt := 1; attempt <= t.attempts; attempt++ {
-		ep := t.pick(service, tried)
+		ep := t.pick(service, key, tried)
 		if ep == nil {
 			break
 		}
@@ -150,16 +160,12 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, last
 }
 
-func (t *Transport) pick(service string, tried []*balance.Endpoint) *balance.Endpoint {
+func (t *Transport) pick(service, key string, tried []*balance.Endpoint) *balance.Endpoint {
 	set := t.discover.Endpoints(service)
 	if set.Len() == 0 {
 		return nil
 	}
-	p := t.picker(service)
-	if len(tried) == 0 {
-		return p.Pick(set)
-	}
-	return balance.PickExcept(p, set, tried)
+	return balance.PickKeyExcept(t.picker(service), set, key, tried)
 }
 
 // picker returns the service's own picker. Only services that have had
