@@ -4,14 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// FromEnvironment takes from the environment what the surroundings decide, and
-// what they don't, leaves as it is:
+// FromEnvironment takes from the environment (see [WithEnvironment]) what the
+// surroundings decide, and what they don't, leaves as it is:
 //
 //	PORT                    port to listen on
 //	KEELSON_HOST            address to listen on
@@ -29,7 +28,7 @@ import (
 func FromEnvironment() Option {
 	return func(o *options) {
 		read := func(name, want string, parse func(v string) error) {
-			if v := os.Getenv(name); v != "" && parse(v) != nil {
+			if v := o.environment(name); v != "" && parse(v) != nil {
 				o.err = errors.Join(o.err, fmt.Errorf("%s is %q: give %s", name, v, want))
 			}
 		}

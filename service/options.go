@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -24,6 +25,7 @@ type options struct {
 	version, id, zone       string
 	host, advertise         string
 	port                    int
+	listener                net.Listener
 	tags                    []string
 	metadata                map[string]string
 	registry                *registry.Registry
@@ -34,14 +36,22 @@ type options struct {
 	bodyLimit               int64
 	cors                    middleware.Middleware
 	forced                  <-chan struct{}
+	environment             func(string) string
 	err                     error
 }
 
-func defaults() options {
-	return options{
+// apply returns the defaults changed by opts.
+func apply(opts []Option) options {
+	o := options{
 		host: "127.0.0.1", version: "dev", stopTimeout: DefaultStopTimeout,
 		drainDelay: DefaultDrainDelay, bodyLimit: DefaultBodyLimit,
 	}
+	environment := Environment(opts...) // read by options that may stand before the one that sets it
+	for _, opt := range opts {
+		o.environment = environment
+		opt(&o)
+	}
+	return o
 }
 
 // Option changes a default of [New].
@@ -57,6 +67,10 @@ func WithPort(port int) Option { return func(o *options) { o.port = port } }
 // reachable from other machines is a decision. Use "0.0.0.0" or "::" for all.
 func WithHost(host string) Option { return func(o *options) { o.host = host } }
 
+// WithListener has the service serve on l, a TCP listener that is open already,
+// instead of on a host and port. Run closes it.
+func WithListener(l net.Listener) Option { return func(o *options) { o.listener = l } }
+
 // WithAdvertise sets the address under which others reach this instance: a host
 // (with the port listened on), host:port or an absolute URL. By default it is
 // the host listened on, or the machine's name when that is all.
@@ -71,7 +85,8 @@ func WithTags(tags ...string) Option { return func(o *options) { o.tags = tags }
 // WithMetadata sets the instance's free metadata.
 func WithMetadata(m map[string]string) Option { return func(o *options) { o.metadata = m } }
 
-// WithZone sets the failure domain the instance runs in.
+// WithZone sets the failure domain the instance runs in. Its calls to other
+// services prefer instances of the same one; see balance.PreferZone.
 func WithZone(zone string) Option { return func(o *options) { o.zone = zone } }
 
 // WithRegistry has the service registered and gives its client the fleet. The
@@ -81,6 +96,10 @@ func WithRegistry(r *registry.Registry) Option { return func(o *options) { o.reg
 
 // WithTelemetry replaces the metrics and logs the service would set up.
 func WithTelemetry(t *telemetry.Telemetry) Option { return func(o *options) { o.telemetry = t } }
+
+// WithLogOutput sets where logs go; standard error by default. With
+// [WithTelemetry] it does nothing.
+func WithLogOutput(w io.Writer) Option { return func(o *options) { o.log.Output = w } }
 
 // WithStopTimeout bounds the whole stop; [DefaultStopTimeout] by default and for 0.
 func WithStopTimeout(d time.Duration) Option { return func(o *options) { o.stopTimeout = d } }

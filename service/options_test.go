@@ -72,6 +72,60 @@ func port(s *service.Service) string {
 	return p
 }
 
+// Several services in one process each have an environment of their own.
+func TestWithEnvironment(t *testing.T) {
+	t.Setenv("KEELSON_VERSION", "theirs")
+	t.Setenv("KEELSON_ZONE", "theirs")
+	own := service.WithEnvironment(func(name string) string {
+		return map[string]string{"KEELSON_VERSION": "own", "KEELSON_DATABASE_URL": "sqlite:///own.db"}[name]
+	})
+	for name, opts := range map[string][]service.Option{
+		"before": {own, service.FromEnvironment()},
+		"behind": {service.FromEnvironment(), own},
+		"last":   {service.WithEnvironment(os.Getenv), service.FromEnvironment(), own},
+	} {
+		if got := service.Environment(opts...)("KEELSON_DATABASE_URL"); got != "sqlite:///own.db" {
+			t.Errorf("%s: the database is %q", name, got)
+		}
+		s, err := service.New("users", opts...)
+		if err != nil || s.Health().Report().Version != "own" {
+			t.Errorf("%s: version %q, %v", name, s.Health().Report().Version, err)
+		}
+	}
+	for name, opts := range map[string][]service.Option{"not set": nil, "nil": {own, service.WithEnvironment(nil)}} {
+		if got := service.Environment(opts...)("KEELSON_ZONE"); got != "theirs" {
+			t.Errorf("%s: KEELSON_ZONE is %q", name, got)
+		}
+	}
+}
+
+// A listener that is open already, and a log of one's own.
+func TestListenerAndLogOutput(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := new(logs)
+	s, err := service.New("users", service.WithListener(l), service.WithPort(1), service.WithLogOutput(log), service.WithDrainDelay(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, s)
+	if p.url != "http://"+l.Addr().String() {
+		t.Errorf("it serves on %s, not on %s", p.url, l.Addr())
+	}
+	if err := p.stop(t); err != nil {
+		t.Error(err)
+	}
+	if got := log.record(t, "serving")["address"]; got != p.url {
+		t.Errorf("it logged %v", got)
+	}
+	if _, err := l.Accept(); err == nil {
+		t.Error("the listener is still open")
+	}
+}
+
 // The environment wins over what is in the code, as it stands behind it.
 func TestEnvironmentAndCode(t *testing.T) {
 	t.Setenv("KEELSON_VERSION", "2")

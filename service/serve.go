@@ -14,10 +14,13 @@ import (
 
 // serve is the HTTP server as a component.
 func (s *Service) serve(ctx context.Context, ready func()) error {
-	addr := net.JoinHostPort(s.options.host, strconv.Itoa(s.options.port))
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return err // it names the address
+	l := s.options.listener
+	if l == nil {
+		var err error
+		addr := net.JoinHostPort(s.options.host, strconv.Itoa(s.options.port))
+		if l, err = new(net.ListenConfig).Listen(ctx, "tcp", addr); err != nil {
+			return err // it names the address
+		}
 	}
 	if err := s.listen(l.Addr()); err != nil {
 		return errors.Join(err, l.Close())

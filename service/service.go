@@ -46,10 +46,7 @@ type Service struct {
 // [a-z0-9][a-z0-9-]{0,62}. The error joins everything that is wrong with the
 // options.
 func New(name string, opts ...Option) (*Service, error) {
-	o := defaults()
-	for _, opt := range opts {
-		opt(&o)
-	}
+	o := apply(opts)
 	if err := errors.Join(o.err, o.check(name)); err != nil {
 		return nil, fmt.Errorf("service %q: %w", name, err)
 	}
@@ -68,7 +65,7 @@ func New(name string, opts ...Option) (*Service, error) {
 	if o.registry != nil {
 		fleet = o.registry
 	}
-	s.transport = client.New(fleet, client.WithMetrics(s.telemetry.Client()))
+	s.transport = client.New(fleet, client.WithMetrics(s.telemetry.Client()), client.WithZone(o.zone))
 	s.group = lifecycle.New(lifecycle.StopTimeout(o.stopTimeout), lifecycle.ForceOn(o.forced), lifecycle.Logger(s.Log()))
 	s.group.Add("health checks", func(ctx context.Context, ready func()) error {
 		ready()

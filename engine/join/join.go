@@ -12,10 +12,10 @@
 //
 // KEELSON_ENGINE_URL, with KEELSON_ENGINE_CREDENTIALS, names it; Main waits up to
 // 20 s for it, since services may be started before the engine. Otherwise the
-// run file of a running `keelson up`, in this folder or the nearest above that
-// has one, does. With neither, Main says how to get one and exits with 3, unless
-// --standalone was given: the service then serves unregistered, and /health says
-// so.
+// run file of a running `keelson up` or platform.Main, in this folder or the
+// nearest above that has one, does. With neither, Main says how to get one and
+// exits with 3, unless --standalone was given: the service then serves
+// unregistered, and /health says so.
 package join
 
 import (
@@ -62,10 +62,8 @@ var ErrNoEngine = errors.New("no engine found")
 // --standalone.
 var ErrStandalone = errors.New("standalone: not registered, no engine")
 
-// Constructor makes a service. It passes opts on to service.New, behind its own
-// options: what the surroundings decide comes through them. ctx ends when the
-// service is to stop.
-type Constructor func(ctx context.Context, opts ...service.Option) (*service.Service, error)
+// Constructor makes a service; see [service.Constructor].
+type Constructor = service.Constructor
 
 // Main runs the service named by the first argument (or the only one there is)
 // until SIGINT or SIGTERM, and exits: it does not return.
