@@ -105,8 +105,8 @@ func register(mux *http.ServeMux, version string, store *Store, log *slog.Logger
 	op := func(id, method, path, summary string, status int, errors ...int) huma.Operation {
 		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, DefaultStatus: status, Errors: errors, Tags: []string{"users"}}
 	}
-	huma.Register(api, op("list-users", http.MethodGet, "/users", "List users in the order of their creation", 200, 422), h.list)
-	huma.Register(api, op("get-user", http.MethodGet, "/users/{id}", "Get a user", 200, 404), h.get)
+	huma.Register(api, op("list-users", http.MethodGet, "/users", "List users in the order of their creation", 200, 422, 503), h.list)
+	huma.Register(api, op("get-user", http.MethodGet, "/users/{id}", "Get a user", 200, 404, 503), h.get)
 	huma.Register(api, op("create-user", http.MethodPost, "/users", "Create a user", 201, 400, 409, 413, 415, 422, 503), h.create)
 	huma.Register(api, op("replace-user", http.MethodPut, "/users/{id}", "Replace a user's name and email", 200, 400, 404, 409, 413, 415, 422, 503), h.replace)
 	huma.Register(api, op("delete-user", http.MethodDelete, "/users/{id}", "Delete a user", 204, 404, 503), h.delete)
@@ -123,7 +123,7 @@ func (h handlers) list(ctx context.Context, in *listInput) (*listOutput, error) 
 	}
 	users, err := h.store.List(ctx, after, in.Limit+1)
 	if err != nil {
-		return nil, err
+		return nil, h.refuse(ctx, err)
 	}
 	out := &listOutput{Body: users}
 	if len(users) > in.Limit {
@@ -182,7 +182,12 @@ func (h handlers) refuse(ctx context.Context, err error) error {
 		return p
 	case errors.Is(err, ErrUnavailable):
 		h.failed(ctx, err)
-		return problem.New(http.StatusServiceUnavailable, problem.CodeUnavailable, "Users can't be changed at the moment.")
+		return problem.New(http.StatusServiceUnavailable, problem.CodeUnavailable, "The database can't do that at the moment.")
+	case errors.Is(err, ErrInDoubt):
+		h.failed(ctx, err)
+		p := problem.New(http.StatusServiceUnavailable, problem.CodeUnavailable, "The database was lost in the middle of the change, which may have been made. Look before you try again.")
+		p.Retryable = false // for all we know it was carried out
+		return p
 	}
 	return err
 }

@@ -2,29 +2,68 @@ package users
 
 import (
 	"context"
+	"database/sql"
 	"testing"
 	"time"
 )
 
-// SetCheckInterval makes services that are made from now on check their database
-// that often.
-func SetCheckInterval(d time.Duration) { checkInterval = d }
+// SetCheck makes services that are made from now on check their database that
+// often, and for that long.
+func SetCheck(interval, timeout time.Duration) { checkInterval, checkTimeout = interval, timeout }
 
-// ExecWriter runs a statement, such as a PRAGMA that breaks it, on the connection
-// that writes.
-func ExecWriter(t *testing.T, s *Store, statement string) {
+// SetConnectWait sets how long a server that can't be reached is waited for.
+func SetConnectWait(d time.Duration) { connectWait = d }
+
+// OpenLogging is open.
+var OpenLogging = open
+
+// writer returns the connections that write.
+func writer(s *Store) *sql.DB {
+	switch d := s.db.(type) {
+	case *sqliteDB:
+		return d.write
+	case *postgresDB:
+		return d.db
+	}
+	panic("an unknown database")
+}
+
+// Exec runs a statement, such as a PRAGMA that breaks it, on a connection that
+// writes.
+func Exec(t *testing.T, s *Store, statement string) {
 	t.Helper()
-	if _, err := s.write.ExecContext(t.Context(), statement); err != nil {
-		t.Fatal(err)
+	if _, err := writer(s).ExecContext(t.Context(), statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
 	}
 }
 
-// HoldWrite takes the database's write lock until the returned function is called.
+// One returns the only value of a query, on a connection that writes.
+func One[T any](t *testing.T, s *Store, query string) (value T) {
+	t.Helper()
+	if err := writer(s).QueryRowContext(t.Context(), query).Scan(&value); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return value
+}
+
+// KeepNoConnection makes each statement open its own from now on, with the settings of
+// that moment.
+func KeepNoConnection(s *Store) { writer(s).SetMaxIdleConns(-1) }
+
+// MostConnections returns how many connections write at once, at most.
+func MostConnections(s *Store) int { return writer(s).Stats().MaxOpenConnections }
+
+// HoldWrite makes all writes wait until the returned function is called.
 func HoldWrite(t *testing.T, s *Store) (release func()) {
 	t.Helper()
-	tx, err := s.write.BeginTx(context.WithoutCancel(t.Context()), nil)
+	tx, err := writer(s).BeginTx(context.WithoutCancel(t.Context()), nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, ok := s.db.(*postgresDB); ok {
+		if _, err := tx.ExecContext(t.Context(), "LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return func() {
 		if err := tx.Rollback(); err != nil {
@@ -33,26 +72,11 @@ func HoldWrite(t *testing.T, s *Store) (release func()) {
 	}
 }
 
-// Pragma reads a setting of the connection that writes.
-func Pragma(t *testing.T, s *Store, name string) (value string) {
-	t.Helper()
-	if err := s.write.QueryRowContext(t.Context(), "PRAGMA "+name).Scan(&value); err != nil {
-		t.Fatal(err)
-	}
-	return value
-}
+// ReadConnections returns the most reads of an SQLite database at once.
+func ReadConnections(s *Store) int { return s.db.(*sqliteDB).read.Stats().MaxOpenConnections }
 
-// Versions returns how often migrations were recorded.
-func Versions(t *testing.T, s *Store) (n int) {
-	t.Helper()
-	if err := s.read.QueryRowContext(t.Context(), "SELECT count(*) FROM goose_db_version WHERE version_id > 0").Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-// ReadConnections returns the most reads at once.
-func ReadConnections(s *Store) int { return s.read.Stats().MaxOpenConnections }
-
-// Prepare is the first part of Open, which another Open waits for.
+// Prepare is the first part of opening a file, which another one waits for.
 var Prepare = prepare
+
+// MigrationLock is what opening a PostgreSQL database waits for.
+const MigrationLock = migrationLock

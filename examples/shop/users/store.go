@@ -5,12 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"modernc.org/sqlite"
-	lib "modernc.org/sqlite/lib"
+	"github.com/pressly/goose/v3"
 )
 
 // What a [Store] is asked for and can't do. Other errors are failures of the
@@ -18,9 +19,13 @@ import (
 var (
 	ErrNotFound   = errors.New("no such user")
 	ErrEmailTaken = errors.New("another user has this email address")
-	// ErrUnavailable is wrapped by errors of a database that can't take a write
-	// now: locked for too long, read-only, or full. The write was not done.
-	ErrUnavailable = errors.New("the database takes no writes")
+	// ErrUnavailable is wrapped by errors of a database that can't be used now: out
+	// of reach, stopping, locked for too long, out of connections, and for writes
+	// read-only or full. The write was not done.
+	ErrUnavailable = errors.New("the database is not available")
+	// ErrInDoubt is wrapped by errors of a write that a lost connection has left
+	// without an answer: it may have been done or not.
+	ErrInDoubt = errors.New("the connection to the database broke during the write, which may have been done")
 )
 
 // User is a person the shop knows.
@@ -32,100 +37,148 @@ type User struct {
 	UpdatedAt time.Time `json:"updatedAt"`
 }
 
-// Store keeps users in an SQLite database, which several processes may share.
-// Every method is one transaction, is safe for concurrent use, and gives up when
-// its context ends. When a write returns nil, it is on the disk.
+// Store keeps users in an SQLite or PostgreSQL database, which several processes
+// may share. Every method is one transaction, is safe for concurrent use, and
+// gives up when its context ends; a write may be done by then or not. When a
+// write returns nil, it is on the disk.
 type Store struct {
-	write *sql.DB   // one connection: SQLite has one writer at a time, and waiting in line is cheaper than polling for its lock
-	read  *sql.DB   // the same as write for a database in memory
-	get   *sql.Stmt // parsed once: that is half of its time
+	db database
+}
+
+// database is what SQLite and PostgreSQL do each in its own way. Its methods are
+// those of Store, with errors as the driver has them.
+type database interface {
+	get(ctx context.Context, id string) *sql.Row
+	list(ctx context.Context, after string, limit int) (*sql.Rows, error)
+	// create gives the user an id above those of all who were ever seen.
+	create(ctx context.Context, name, email string) (User, error)
+	replace(ctx context.Context, id, name, email string) (User, error)
+	// delete returns the number of users deleted.
+	delete(ctx context.Context, id string) (int64, error)
+	check(ctx context.Context) error
+	// classify gives an error the name that this package has for it. lost is the
+	// name of a lost connection.
+	classify(err, lost error) error
+	close() error
 }
 
 // Open opens the database at address and brings its schema up to date; processes
-// that start at the same time do so one after another. The address is
-// sqlite:///absolute/path.db, sqlite::memory:, or "" for
-// .keelson/data/user-service.db in the working folder. A file that does not exist
-// is made, with its folders, for this user alone.
+// that start at the same time do so one after another. The address is one of
+//
+//	sqlite:///absolute/path.db    a file, made with its folders for this user alone
+//	sqlite::memory:               gone when closed
+//	postgres://user:password@host:5432/database?sslmode=verify-full
+//	""                            the file .keelson/data/user-service.db in the working folder
+//
+// Of a PostgreSQL address all is as with libpq, and what it leaves out comes from
+// the environment (PGPASSFILE and the like): postgresql: for postgres:, several
+// hosts (with target_session_attrs=read-write for the one that takes writes),
+// sslmode and the other settings after the "?". They may also have
+// pool_max_conns, the most connections (4, or the number of processors if that
+// is more), pool_max_conn_lifetime (1h) and pool_max_conn_idle_time (30m).
+// With default_query_exec_mode=cache_statement reading takes half the time, but a
+// pooler in between, such as PgBouncer, must then know prepared statements. It
+// must have session mode for a start that changes the schema, for which the user
+// also needs CREATE. In a password, characters that mean something in a URL
+// are written with %.
+//
+// A PostgreSQL server that can't be reached yet is waited for, at most 25 s.
+// Errors never contain the address.
 func Open(ctx context.Context, address string) (*Store, error) {
-	path, err := location(address)
-	if err != nil {
-		return nil, err
-	}
-	s, err := open(ctx, path)
-	if err != nil {
-		return nil, fmt.Errorf("open the database %s: %w", path, err)
-	}
-	return s, nil
+	return open(ctx, address, slog.New(slog.DiscardHandler))
 }
 
-func open(ctx context.Context, path string) (_ *Store, err error) {
-	if path != "" {
-		release, err := prepare(ctx, path)
-		if err != nil {
-			return nil, err
-		}
-		defer release() //nolint:errcheck // closing the file frees the lock, whatever it says
+// open is Open; what it waits for goes to log.
+func open(ctx context.Context, address string, log *slog.Logger) (*Store, error) {
+	scheme, _, _ := strings.Cut(address, ":")
+	var db database
+	var err error
+	switch scheme {
+	case "postgres", "postgresql":
+		db, err = openPostgres(ctx, address, log)
+	default:
+		db, err = openSQLite(ctx, address)
 	}
-	s := new(Store)
-	if s.write, err = connect(path, 1); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	if err = migrate(ctx, s.write); err != nil {
-		return nil, errors.Join(fmt.Errorf("bring the schema up to date: %w", err), s.write.Close())
+	return &Store{db: db}, nil
+}
+
+// migrate brings the schema up to date with the SQL files in dir.
+func migrate(ctx context.Context, db *sql.DB, dialect goose.Dialect, files fs.FS, dir string, opts ...goose.ProviderOption) error {
+	files, err := fs.Sub(files, dir)
+	if err != nil {
+		return err
 	}
-	s.read = s.write
-	if path != "" {
-		if s.read, err = connect(path, readers, "query_only(1)"); err != nil {
-			return nil, errors.Join(err, s.write.Close())
-		}
+	provider, err := goose.NewProvider(dialect, db, files, append(opts, goose.WithDisableGlobalRegistry(true))...)
+	if err != nil {
+		return err
 	}
-	if s.get, err = s.read.PrepareContext(ctx, "SELECT "+columns+" FROM users WHERE id = ?"); err != nil {
-		return nil, errors.Join(err, s.Close())
+	// Mostly there is nothing to do, and so nothing to lock.
+	pending, err := provider.HasPending(ctx)
+	if err == nil && pending {
+		_, err = provider.Up(ctx)
 	}
-	return s, nil
+	if err != nil {
+		return fmt.Errorf("bring the schema up to date: %w", err)
+	}
+	return nil
 }
 
 // Close waits for what is in progress and closes the database.
-func (s *Store) Close() error {
-	err := s.write.Close()
-	if s.read != s.write {
-		err = errors.Join(err, s.read.Close())
-	}
-	if s.get != nil {
-		err = errors.Join(err, s.get.Close())
-	}
-	return err
-}
+func (s *Store) Close() error { return s.db.close() }
 
-const columns = "id, name, email, created_at, updated_at"
+const (
+	columns    = "id, name, email, created_at, updated_at"
+	getUser    = "SELECT " + columns + " FROM users WHERE id = $1"
+	listUsers  = "SELECT " + columns + " FROM users WHERE id > $1 ORDER BY id LIMIT $2"
+	deleteUser = "DELETE FROM users WHERE id = $1"
+)
 
 // List returns at most limit users in the order of their ids, beginning after
-// the id after, which need not exist any more; "" begins at the first.
+// the id after, which need not exist any more; "" begins at the first. No user
+// ever appears before one that was seen: who goes on after the last id he has
+// read misses none.
 func (s *Store) List(ctx context.Context, after string, limit int) ([]User, error) {
-	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+" FROM users WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+	if after == "" {
+		after = uuid.Nil.String() // before all
+	}
+	if !isID(after) {
+		return nil, fmt.Errorf("list users after %q: that is no id", after)
+	}
+	users, err := s.list(ctx, after, limit)
 	if err != nil {
-		return nil, fmt.Errorf("list users: %w", err)
+		return nil, fmt.Errorf("list users: %w", s.db.classify(err, ErrUnavailable))
+	}
+	return users, nil
+}
+
+func (s *Store) list(ctx context.Context, after string, limit int) ([]User, error) {
+	rows, err := s.db.list(ctx, after, limit)
+	if err != nil {
+		return nil, err
 	}
 	defer rows.Close() //nolint:errcheck // rows.Err below has what went wrong
 	users := []User{}
 	for rows.Next() {
 		u, err := scan(rows)
 		if err != nil {
-			return nil, fmt.Errorf("list users: %w", err)
+			return nil, err
 		}
 		users = append(users, u)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list users: %w", err)
-	}
-	return users, nil
+	return users, rows.Err()
 }
 
 // Get returns one user, or [ErrNotFound].
 func (s *Store) Get(ctx context.Context, id string) (User, error) {
-	u, err := scan(s.get.QueryRowContext(ctx, id))
+	if !isID(id) {
+		return User{}, fmt.Errorf("get user: %w", ErrNotFound)
+	}
+	u, err := scan(s.db.get(ctx, id))
 	if err != nil {
-		return User{}, fmt.Errorf("get user: %w", classify(err))
+		return User{}, fmt.Errorf("get user: %w", s.classify(err, ErrUnavailable))
 	}
 	return u, nil
 }
@@ -133,21 +186,9 @@ func (s *Store) Get(ctx context.Context, id string) (User, error) {
 // Create stores a new user under a new id. No two users have the same email,
 // whatever its case: [ErrEmailTaken].
 func (s *Store) Create(ctx context.Context, name, email string) (User, error) {
-	var u User
-	err := s.transact(ctx, func(tx *sql.Tx) error {
-		// Made in here, so that ids are in the order in which users appear and a
-		// walk through the list does not miss one.
-		id, err := uuid.NewV7()
-		if err != nil {
-			return err
-		}
-		now := time.Now().UnixMicro()
-		u, err = scan(tx.QueryRowContext(ctx, "INSERT INTO users ("+columns+") VALUES (?, ?, ?, ?, ?) RETURNING "+columns,
-			id.String(), name, email, now, now))
-		return err
-	})
+	u, err := s.db.create(ctx, name, email)
 	if err != nil {
-		return User{}, fmt.Errorf("create user: %w", err)
+		return User{}, fmt.Errorf("create user: %w", s.classify(err, ErrInDoubt))
 	}
 	return u, nil
 }
@@ -155,93 +196,72 @@ func (s *Store) Create(ctx context.Context, name, email string) (User, error) {
 // Replace sets a user's name and email, and when it was updated.
 // Errors: [ErrNotFound], [ErrEmailTaken].
 func (s *Store) Replace(ctx context.Context, id, name, email string) (User, error) {
-	var u User
-	err := s.transact(ctx, func(tx *sql.Tx) (err error) {
-		// max: a clock that is set back does not make an update older than the one before.
-		u, err = scan(tx.QueryRowContext(ctx,
-			"UPDATE users SET name = ?, email = ?, updated_at = max(updated_at, ?) WHERE id = ? RETURNING "+columns,
-			name, email, time.Now().UnixMicro(), id))
-		return err
-	})
+	if !isID(id) {
+		return User{}, fmt.Errorf("replace user: %w", ErrNotFound)
+	}
+	u, err := s.db.replace(ctx, id, name, email)
 	if err != nil {
-		return User{}, fmt.Errorf("replace user: %w", err)
+		return User{}, fmt.Errorf("replace user: %w", s.classify(err, ErrInDoubt))
 	}
 	return u, nil
 }
 
 // Delete removes a user, or returns [ErrNotFound].
 func (s *Store) Delete(ctx context.Context, id string) error {
-	err := s.transact(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, "DELETE FROM users WHERE id = ?", id)
-		if err != nil {
-			return err
-		}
-		n, err := result.RowsAffected()
-		if err == nil && n == 0 {
-			err = ErrNotFound
-		}
-		return err
-	})
+	if !isID(id) {
+		return fmt.Errorf("delete user: %w", ErrNotFound)
+	}
+	n, err := s.db.delete(ctx, id)
+	if err == nil && n == 0 {
+		err = ErrNotFound
+	}
 	if err != nil {
-		return fmt.Errorf("delete user: %w", err)
+		return fmt.Errorf("delete user: %w", s.classify(err, ErrInDoubt))
 	}
 	return nil
 }
 
-// filler takes a few database pages.
-var filler = strings.Repeat(" ", 16<<10)
-
-// Check tells whether the database takes writes: it stores something of some
-// length and deletes it in one transaction, so that nobody sees it.
+// Check tells whether the database takes writes, [ErrUnavailable] if not: it has
+// it write something, of which nothing stays.
 func (s *Store) Check(ctx context.Context) error {
-	return s.transact(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "INSERT INTO users ("+columns+") VALUES ('', ?, '', 0, 0)", filler); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM users WHERE id = ''")
-		return err
-	})
+	if err := s.db.check(ctx); err != nil {
+		return fmt.Errorf("check the database: %w", s.classify(err, ErrUnavailable))
+	}
+	return nil
 }
 
-// transact runs f in a transaction that has the write lock from the start.
-func (s *Store) transact(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
-	if err != nil {
-		return classify(err)
-	}
-	if err := f(tx); err != nil {
-		// A failed rollback leaves a connection that database/sql drops, and SQLite
-		// then rolls back itself: err says it all.
-		_ = tx.Rollback()
-		return classify(err)
-	}
-	return classify(tx.Commit())
-}
-
-// classify gives SQLite's result codes the names of this package.
-func classify(err error) error {
+func (s *Store) classify(err, lost error) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}
-	failure, ok := errors.AsType[*sqlite.Error](err)
-	if !ok {
-		return err
-	}
-	switch code := failure.Code(); {
-	case code == lib.SQLITE_CONSTRAINT_UNIQUE:
-		return ErrEmailTaken
-	case code&0xff == lib.SQLITE_BUSY, code&0xff == lib.SQLITE_READONLY, code&0xff == lib.SQLITE_FULL:
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return err
+	return s.db.classify(err, lost)
+}
+
+// isID reports whether s is an id in the only form it is ever given out in.
+// PostgreSQL would take others too, and fail for all else.
+func isID(s string) bool {
+	id, err := uuid.Parse(s)
+	return err == nil && id.String() == s
 }
 
 func scan(row interface{ Scan(dest ...any) error }) (User, error) {
 	var u User
-	var created, updated int64
-	if err := row.Scan(&u.ID, &u.Name, &u.Email, &created, &updated); err != nil {
-		return User{}, err
+	err := row.Scan(&u.ID, &u.Name, &u.Email, (*instant)(&u.CreatedAt), (*instant)(&u.UpdatedAt))
+	return u, err
+}
+
+// instant reads a time, which SQLite has as microseconds since 1970.
+type instant time.Time
+
+// Scan implements sql.Scanner.
+func (i *instant) Scan(v any) error {
+	switch v := v.(type) {
+	case int64:
+		*i = instant(time.UnixMicro(v).UTC())
+	case time.Time:
+		*i = instant(v.UTC())
+	default:
+		return fmt.Errorf("a %T is no time", v)
 	}
-	u.CreatedAt, u.UpdatedAt = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
-	return u, nil
+	return nil
 }

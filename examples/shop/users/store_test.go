@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -18,180 +16,13 @@ import (
 	"github.com/keelson-go/keelson/examples/shop/users"
 )
 
-func address(path string) string { return "sqlite://" + path }
-
-func openFile(t testing.TB, path string) *users.Store {
-	t.Helper()
-	s, err := users.Open(t.Context(), address(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("close %s: %v", path, err)
-		}
-	})
-	return s
-}
-
-func openTemp(t testing.TB) *users.Store {
-	return openFile(t, filepath.Join(t.TempDir(), "users.db"))
-}
-
-func create(t testing.TB, s *users.Store, name, email string) users.User {
-	t.Helper()
-	u, err := s.Create(t.Context(), name, email)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
-}
-
-func list(t *testing.T, s *users.Store) []users.User {
-	t.Helper()
-	all, err := s.List(t.Context(), "", 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-func TestOpenRefuses(t *testing.T) {
-	t.Parallel()
-	tests := []struct{ name, address, want string }{
-		{"another database", "postgres://shop:hunter2@db/shop", `databases of the scheme "postgres" are not supported, only sqlite`},
-		{"no scheme", "/tmp/hunter2.db", `databases of the scheme "" are not supported, only sqlite`},
-		{"a relative path", "sqlite:hunter2.db", "the absolute path of a file"},
-		{"a host", "sqlite://hunter2/users.db", "the absolute path of a file"},
-		{"a folder", "sqlite:///tmp/hunter2/", "the absolute path of a file"},
-		{"no path", "sqlite://", "the absolute path of a file"},
-		{"settings", "sqlite:///tmp/users.db?_pragma=hunter2", "nothing after the path"},
-		{"a fragment", "sqlite:///tmp/users.db#hunter2", "nothing after the path"},
-		{"no URL", "sqlite://%zzhunter2", "is no URL"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			s, err := users.Open(t.Context(), tt.address)
-			if err == nil {
-				t.Fatalf("Open succeeded: %v", s.Close())
-			}
-			if !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "sqlite:///") && !strings.Contains(err.Error(), "%3F") {
-				t.Errorf("err = %v, want %q and how to write it", err, tt.want)
-			}
-			if strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("the address got into %q", err)
-			}
-		})
-	}
-}
-
-func TestOpenNoDatabase(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	text := filepath.Join(dir, "text")
-	if err := os.WriteFile(text, []byte(strings.Repeat("this is no database\n", 100)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for name, path := range map[string]string{"another file": text, "below a file": filepath.Join(text, "users.db"), "a folder": dir} {
-		if s, err := users.Open(t.Context(), address(path)); err == nil {
-			t.Errorf("%s: Open succeeded: %v", name, s.Close())
-		} else if !strings.Contains(err.Error(), path) {
-			t.Errorf("%s: %v does not name %s", name, err, path)
-		}
-	}
-}
-
-// The settings that persistence and patience depend on are in force.
-func TestOpenSettings(t *testing.T) {
-	t.Parallel()
-	s := openTemp(t)
-	got := map[string]string{}
-	for _, name := range []string{"journal_mode", "synchronous", "busy_timeout", "foreign_keys"} {
-		got[name] = users.Pragma(t, s, name)
-	}
-	want := map[string]string{"journal_mode": "wal", "synchronous": "2", "busy_timeout": "5000", "foreign_keys": "1"}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	if n := users.ReadConnections(s); n < 2 || n > 8 {
-		t.Errorf("%d read connections", n)
-	}
-}
-
-// The file and all that SQLite puts beside it are the user's alone, and any
-// character may be in its path.
-func TestOpenMakesPrivateFiles(t *testing.T) {
-	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "a b", "50%?#&ü")
-	path := filepath.Join(dir, "users.db")
-	s, err := users.Open(t.Context(), "sqlite://"+strings.NewReplacer(" ", "%20", "%", "%25", "?", "%3F", "#", "%23").Replace(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	create(t, s, "Ann", "ann@example.org")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]string{}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got[e.Name()] = info.Mode().String()
-	}
-	want := map[string]string{
-		"users.db": "-rw-------", "users.db-wal": "-rw-------", "users.db-shm": "-rw-------", "users.db.lock": "-rw-------",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("files (-want +got):\n%s", diff)
-	}
-	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("folder: %v %v", info.Mode(), err)
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestOpenDefault(t *testing.T) {
-	t.Chdir(t.TempDir())
-	s, err := users.Open(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	for path, want := range map[string]os.FileMode{".keelson": 0o700, ".keelson/data": 0o700, ".keelson/data/user-service.db": 0o600} {
-		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
-			t.Errorf("%s: %v %v", path, info, err)
-		}
-	}
-}
-
-func TestInMemory(t *testing.T) {
-	t.Parallel()
-	var stores [2]*users.Store
-	for i := range stores {
-		var err error
-		if stores[i], err = users.Open(t.Context(), "sqlite::memory:"); err != nil {
-			t.Fatal(err)
-		}
-		defer stores[i].Close()
-	}
-	u := create(t, stores[0], "Ann", "ann@example.org")
-	if diff := cmp.Diff([]users.User{u}, list(t, stores[0])); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	if other := list(t, stores[1]); len(other) != 0 {
-		t.Errorf("another database has %v", other)
-	}
-}
-
 func TestStore(t *testing.T) {
 	t.Parallel()
-	s, ctx := openTemp(t), t.Context()
+	onEach(t, testStore)
+}
+
+func testStore(t *testing.T, b backend) {
+	s, ctx := openAt(t, b.address(t)), t.Context()
 	before := time.Now().Truncate(time.Microsecond)
 	ann := create(t, s, "Ann", "Ann@example.org")
 	bob := create(t, s, "Bob", "bob@example.org")
@@ -242,10 +73,14 @@ func TestStore(t *testing.T) {
 // A clock that is set back does not let an update look older than the last one.
 func TestReplaceClockBack(t *testing.T) {
 	t.Parallel()
-	s := openTemp(t)
+	onEach(t, testReplaceClockBack)
+}
+
+func testReplaceClockBack(t *testing.T, b backend) {
+	s := openAt(t, b.address(t))
 	u := create(t, s, "Ann", "ann@example.org")
 	future := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
-	users.ExecWriter(t, s, fmt.Sprintf("UPDATE users SET updated_at = %d", future.UnixMicro()))
+	users.Exec(t, s, fmt.Sprintf(b.setTime, future.UnixMicro()))
 	got, err := s.Replace(t.Context(), u.ID, "Ann", "ann@example.org")
 	if err != nil || !got.UpdatedAt.Equal(future) {
 		t.Errorf("updatedAt = %v, %v, want %v", got.UpdatedAt, err, future)
@@ -254,10 +89,17 @@ func TestReplaceClockBack(t *testing.T) {
 
 func TestPersistence(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "users.db")
+	onEach(t, testPersistence)
+}
+
+// migrations counts how often they were recorded.
+const migrations = "SELECT count(*) FROM goose_db_version WHERE version_id > 0"
+
+func testPersistence(t *testing.T, b backend) {
+	address := b.address(t)
 	var want []users.User
 	for i := range 3 { // each opening runs the migrations
-		s, err := users.Open(t.Context(), address(path))
+		s, err := users.Open(t.Context(), address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,30 +107,34 @@ func TestPersistence(t *testing.T) {
 			t.Errorf("opening %d (-want +got):\n%s", i, diff)
 		}
 		want = append(want, create(t, s, "U", fmt.Sprintf("u%d@example.org", i)))
-		if n := users.Versions(t, s); n != 1 {
+		if n := users.One[int](t, s, migrations); n != 1 {
 			t.Errorf("migrations were recorded %d times", n)
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff(want, list(t, openFile(t, path))); diff != "" {
+	if diff := cmp.Diff(want, list(t, openAt(t, address))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-// Instances that start at once on a new file set it up once, and then write side
+// Instances that start at once on a new database set it up once, and then write side
 // by side without a lost or a doubled user.
-func TestTwoStoresOneFile(t *testing.T) {
+func TestTwoStores(t *testing.T) {
 	t.Parallel()
+	onEach(t, testTwoStores)
+}
+
+func testTwoStores(t *testing.T, b backend) {
 	const stores, writes = 4, 25
-	path := filepath.Join(t.TempDir(), "users.db")
+	address := b.address(t)
 	var wg sync.WaitGroup
 	var taken [writes]int
 	var mu sync.Mutex
 	for i := range stores {
 		wg.Go(func() {
-			s, err := users.Open(t.Context(), address(path))
+			s, err := users.Open(t.Context(), address)
 			if err != nil {
 				t.Errorf("store %d: %v", i, err)
 				return
@@ -310,7 +156,7 @@ func TestTwoStoresOneFile(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	s := openFile(t, path)
+	s := openAt(t, address)
 	if n := len(list(t, s)); n != stores*writes+writes {
 		t.Errorf("%d users", n)
 	}
@@ -319,7 +165,7 @@ func TestTwoStoresOneFile(t *testing.T) {
 			t.Errorf("email %d was given %d times", j, n)
 		}
 	}
-	if n := users.Versions(t, s); n != 1 {
+	if n := users.One[int](t, s, migrations); n != 1 {
 		t.Errorf("migrations were recorded %d times", n)
 	}
 }
@@ -328,14 +174,18 @@ func TestTwoStoresOneFile(t *testing.T) {
 // leaves the store in order.
 func TestCancellation(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "users.db")
-	holder, s := openFile(t, path), openFile(t, path)
+	onEach(t, testCancellation)
+}
+
+func testCancellation(t *testing.T, b backend) {
+	address := b.address(t)
+	holder, s := openAt(t, address), openAt(t, address)
 	release := users.HoldWrite(t, holder)
 	started := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	var wg sync.WaitGroup
-	for range 3 { // one waits for SQLite's lock, the others behind it
+	for range 3 { // one waits in the database, the others behind it
 		wg.Go(func() {
 			if _, err := s.Create(ctx, "Ann", "ann@example.org"); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("Create = %v", err)
@@ -358,86 +208,55 @@ func TestCancellation(t *testing.T) {
 	create(t, s, "Ann", "ann@example.org")
 }
 
-// A start waits for another one's lock, and no longer than its context.
-func TestOpenWaits(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "users.db")
-	release, err := users.Prepare(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-	defer cancel()
-	if _, err := users.Open(ctx, address(path)); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "lock") {
-		t.Errorf("Open = %v", err)
-	}
-	opened := make(chan error)
-	go func() {
-		s, err := users.Open(t.Context(), address(path))
-		if err == nil {
-			err = s.Close()
-		}
-		opened <- err
-	}()
-	if err := release(); err != nil {
-		t.Error(err)
-	}
-	if err := <-opened; err != nil {
-		t.Error(err)
-	}
-}
-
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	for name, break_ := range map[string]string{
-		"read-only": "PRAGMA query_only = 1",
-		"full":      "PRAGMA max_page_count = 1", // SQLite takes the number of pages there are
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := openTemp(t)
-			u := create(t, s, "Ann", "ann@example.org")
-			if err := s.Check(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			users.ExecWriter(t, s, break_)
-			if err := fill(t, s); !errors.Is(err, users.ErrUnavailable) {
-				t.Errorf("Create = %v", err)
-			}
-			if err := s.Check(t.Context()); !errors.Is(err, users.ErrUnavailable) {
-				t.Errorf("Check = %v", err)
-			}
-			if got, err := s.Get(t.Context(), u.ID); err != nil || got != u {
-				t.Errorf("reading = %v, %v", got, err)
-			}
-			if _, err := s.Get(t.Context(), ""); !errors.Is(err, users.ErrNotFound) {
-				t.Errorf("the check left something: %v", err)
-			}
-		})
-	}
+	onEach(t, func(t *testing.T, b backend) {
+		for _, f := range b.faults {
+			t.Run(f.name, func(t *testing.T) {
+				t.Parallel()
+				testCheck(t, b, f)
+			})
+		}
+	})
 }
 
-// fill creates users until one fails.
-func fill(t *testing.T, s *users.Store) error {
-	for i := range 10_000 {
-		if _, err := s.Create(t.Context(), "Filler", fmt.Sprintf("filler-%d@example.org", i)); err != nil {
-			return err
-		}
+func testCheck(t *testing.T, b backend, f fault) {
+	address := b.address(t)
+	s := openAt(t, address)
+	u := create(t, s, "Ann", "ann@example.org")
+	if err := s.Check(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	t.Error("the database does not get full")
-	return nil
+	f.cause(t, s, address)
+	if err := fill(t, s); !errors.Is(err, users.ErrUnavailable) {
+		t.Errorf("Create = %v", err)
+	}
+	if err := s.Check(t.Context()); !errors.Is(err, users.ErrUnavailable) {
+		t.Errorf("Check = %v", err)
+	}
+	if got, err := s.Get(t.Context(), u.ID); err != nil || got != u {
+		t.Errorf("reading = %v, %v", got, err)
+	}
+	f.mend(t, s, address)
+	if err := s.Check(t.Context()); err != nil {
+		t.Errorf("Check, mended = %v", err)
+	}
+	if n := users.One[int](t, s, "SELECT count(*) FROM users WHERE length(name) > 100"); n != 0 {
+		t.Error("the check left something")
+	}
 }
 
 // Users and pages of any number: a walk meets each once, in order of creation,
 // whoever is deleted behind or created ahead of it.
 func TestListWalk(t *testing.T) {
 	t.Parallel()
+	onEach(t, testListWalk)
+}
+
+func testListWalk(t *testing.T, b backend) {
+	s := openAt(t, b.quick(t))
 	rapid.Check(t, func(rt *rapid.T) {
-		s, err := users.Open(t.Context(), "sqlite::memory:")
-		if err != nil {
-			rt.Fatal(err)
-		}
-		defer s.Close()
+		users.Exec(t, s, "DELETE FROM users")
 		var want []string
 		add := func() {
 			u, err := s.Create(t.Context(), "U", fmt.Sprintf("u%d@example.org", len(want)))
@@ -479,4 +298,58 @@ func TestListWalk(t *testing.T) {
 			rt.Fatalf("walk (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// Users appear in the order of their ids, whoever creates them and at the same
+// time: a reader who goes on after the last id he has seen misses none.
+func TestOrder(t *testing.T) {
+	t.Parallel()
+	onEach(t, testOrder)
+}
+
+func testOrder(t *testing.T, b backend) {
+	const stores, writers, writes = 2, 3, 30
+	address := b.address(t)
+	reader := openAt(t, address)
+	var wg sync.WaitGroup
+	for i := range stores {
+		s := openAt(t, address)
+		for j := range writers {
+			wg.Go(func() {
+				for k := range writes {
+					if _, err := s.Create(t.Context(), "U", fmt.Sprintf("u%d-%d-%d@example.org", i, j, k)); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+	}
+	written := make(chan struct{})
+	go func() { wg.Wait(); close(written) }()
+	var seen []users.User
+	for after, last := "", false; !last; {
+		select {
+		case <-written:
+			last = true // one more round sees all
+		default:
+		}
+		for {
+			page, err := reader.List(t.Context(), after, 7)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen = append(seen, page...)
+			if len(page) == 0 {
+				break
+			}
+			after = page[len(page)-1].ID
+		}
+	}
+	if diff := cmp.Diff(list(t, reader), seen); diff != "" || len(seen) != stores*writers*writes {
+		t.Errorf("%d users seen; (-there are +seen):\n%s", len(seen), diff)
+	}
+	if !slices.IsSortedFunc(seen, func(a, b users.User) int { return a.CreatedAt.Compare(b.CreatedAt) }) {
+		t.Error("the times of creation are in another order than the ids")
+	}
 }

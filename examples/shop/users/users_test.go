@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -86,70 +84,87 @@ func request(t *testing.T, method, url, body string) *http.Response {
 // the disk is.
 func TestBrokenDisk(t *testing.T) {
 	t.Parallel()
-	for name, pragmas := range map[string][2]string{
-		"read-only": {"PRAGMA query_only = 1", "PRAGMA query_only = 0"},
-		"full":      {"PRAGMA max_page_count = 1", "PRAGMA max_page_count = 1000000"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			path := filepath.Join(t.TempDir(), "users.db")
-			store := openFile(t, path)
-			s, log := newService(t, store, service.WithDrainDelay(0))
-			url, stop := start(t, s)
-			status(t, url, health.Healthy)
-			u := create(t, store, "Ann", "ann@example.org")
+	onEach(t, func(t *testing.T, b backend) {
+		for _, f := range b.faults {
+			t.Run(f.name, func(t *testing.T) {
+				t.Parallel()
+				testBrokenDisk(t, b, f)
+			})
+		}
+	})
+}
 
-			users.ExecWriter(t, store, pragmas[0])
-			if err := fill(t, store); !errors.Is(err, users.ErrUnavailable) {
-				t.Errorf("Create = %v", err)
-			}
-			status(t, url, health.Unhealthy)
-			w := call(s.Handler(), "POST", "/users", jsonType, `{"name":"Bob","email":"bob@example.org"}`)
-			if got, want := answer(w), refusal(503, "unavailable", "Users can't be changed at the moment.", "/users"); got != want {
-				t.Errorf("POST:\n%s, want\n%s", got, want)
-			}
-			if text := log.String(); !strings.Contains(text, `"msg":"request failed"`) || !strings.Contains(text, `the database takes no writes`) {
-				t.Errorf("the log does not say why:\n%s", text)
-			}
-			if got := call(s.Handler(), "GET", "/users/"+u.ID, "", ""); got.Code != 200 {
-				t.Errorf("GET: %s", answer(got))
-			}
+const unavailable = "The database can't do that at the moment."
 
-			users.ExecWriter(t, store, pragmas[1])
-			status(t, url, health.Healthy)
-			if got := call(s.Handler(), "POST", "/users", jsonType, `{"name":"Bob","email":"bob@example.org"}`); got.Code != 201 {
-				t.Errorf("POST after all: %s", answer(got))
-			}
-			if err := stop(); err != nil {
-				t.Errorf("Run = %v", err)
-			}
-		})
+func testBrokenDisk(t *testing.T, b backend, f fault) {
+	address := b.address(t)
+	store := openAt(t, address)
+	s, log := newService(t, store, service.WithDrainDelay(0))
+	url, stop := start(t, s)
+	status(t, url, health.Healthy)
+	u := create(t, store, "Ann", "ann@example.org")
+
+	f.cause(t, store, address)
+	if err := fill(t, store); !errors.Is(err, users.ErrUnavailable) {
+		t.Errorf("Create = %v", err)
+	}
+	status(t, url, health.Unhealthy)
+	w := call(s.Handler(), "POST", "/users", jsonType, `{"name":"Bob","email":"bob@example.org"}`)
+	if got, want := answer(w), refusal(503, "unavailable", unavailable, "/users"); got != want {
+		t.Errorf("POST:\n%s, want\n%s", got, want)
+	}
+	if text := log.String(); !strings.Contains(text, `"msg":"request failed"`) || !strings.Contains(text, `create user: the database is not available: `) {
+		t.Errorf("the log does not say why:\n%s", text)
+	}
+	if got := call(s.Handler(), "GET", "/users/"+u.ID, "", ""); got.Code != 200 {
+		t.Errorf("GET: %s", answer(got))
+	}
+
+	f.mend(t, store, address)
+	status(t, url, health.Healthy)
+	if got := call(s.Handler(), "POST", "/users", jsonType, `{"name":"Bob","email":"bob@example.org"}`); got.Code != 201 {
+		t.Errorf("POST after all: %s", answer(got))
+	}
+	if err := stop(); err != nil {
+		t.Errorf("Run = %v", err)
 	}
 }
 
 // An error nobody foresaw: neutral for the client, whole in the log.
 func TestFailingDatabase(t *testing.T) {
 	t.Parallel()
-	store := openTemp(t)
+	onEach(t, testFailingDatabase)
+}
+
+func testFailingDatabase(t *testing.T, b backend) {
+	store := openAt(t, b.address(t))
 	h, log := newAPI(t, store)
-	users.ExecWriter(t, store, "DROP TABLE users")
-	for _, r := range [][2]string{{"GET", "/users"}, {"GET", "/users/x"}, {"DELETE", "/users/x"}} {
+	u := create(t, store, "Ann", "ann@example.org")
+	users.Exec(t, store, "DROP TABLE users")
+	for _, r := range [][2]string{{"GET", "/users"}, {"GET", "/users/" + u.ID}, {"DELETE", "/users/" + u.ID}} {
 		want := refusal(500, "internal", "The request failed because of an error inside the service.", r[1])
 		if got := answer(call(h, r[0], r[1], "", "")); got != want {
 			t.Errorf("%s %s:\n%s", r[0], r[1], got)
 		}
 	}
-	if n := strings.Count(log.String(), "no such table: users"); n != 3 {
+	if n := strings.Count(strings.ReplaceAll(log.String(), `\"`, `"`), b.noTable); n != 3 {
 		t.Errorf("the log has it %d times:\n%s", n, log)
 	}
 }
 
 // The service closes the database when it stops, after the last request.
 func TestNewRuns(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "users.db")
-	t.Setenv("KEELSON_DATABASE_URL", address(path))
+	for _, b := range backends {
+		t.Run(b.name, func(t *testing.T) { testNewRuns(t, b) })
+	}
+}
+
+func testNewRuns(t *testing.T, b backend) {
+	address := b.address(t)
+	// The service's own environment, not that of the process.
+	environment := service.WithEnvironment(func(name string) string { return map[string]string{"KEELSON_DATABASE_URL": address}[name] })
 	for i := range 2 {
-		s, err := users.New(t.Context(), service.WithVersion("1.2.3"), service.WithDrainDelay(0))
+		s, err := users.New(t.Context(), service.WithVersion("1.2.3"), service.WithDrainDelay(0), environment)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,19 +178,16 @@ func TestNewRuns(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Errorf("Run = %v", err)
 		}
-		// SQLite removes it when the last connection is closed.
-		if _, err := os.Stat(path + "-wal"); !os.IsNotExist(err) {
-			t.Errorf("the database was not closed: %v", err)
-		}
+		b.closed(t, address)
 	}
-	if n := len(list(t, openFile(t, path))); n != 2 {
+	if n := len(list(t, openAt(t, address))); n != 2 {
 		t.Errorf("%d users", n)
 	}
 }
 
 func TestNewRefuses(t *testing.T) {
-	t.Setenv("KEELSON_DATABASE_URL", "postgres://shop:hunter2@db/shop")
-	if _, err := users.New(t.Context()); err == nil || !strings.Contains(err.Error(), "only sqlite") || strings.Contains(err.Error(), "hunter2") {
+	t.Setenv("KEELSON_DATABASE_URL", "mysql://shop:hunter2@db/shop")
+	if _, err := users.New(t.Context()); err == nil || !strings.Contains(err.Error(), "not supported") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("New = %v", err)
 	}
 	t.Setenv("KEELSON_DATABASE_URL", "sqlite::memory:")
