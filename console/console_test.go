@@ -77,11 +77,22 @@ func newConsole(t *testing.T, cfg console.Config) *console.Console {
 
 // ask asks without a network, as localhost unless a Host is given.
 func ask(c http.Handler, method, target string, header ...string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(method, target, nil)
-	r.Host = "localhost:3100"
+	return askWith(c, method, target, "", header...)
+}
+
+// askWith sends a body, too; it is JSON unless a Content-Type is given.
+func askWith(c http.Handler, method, target, body string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Host, r.RemoteAddr = "localhost:3100", "127.0.0.1:40000"
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
 	for i := 0; i < len(header); i += 2 {
-		if header[i] == "Host" {
+		switch header[i] {
+		case "Host":
 			r.Host = header[i+1]
+		case "RemoteAddr":
+			r.RemoteAddr = header[i+1]
 		}
 		r.Header.Set(header[i], header[i+1])
 	}
@@ -197,7 +208,20 @@ func TestErrors(t *testing.T) {
 		{"GET", "/v1", 404, problem.CodeNotFound, "", ""},
 		{"GET", "/v1/services/", 404, problem.CodeNotFound, "", ""},
 		{"GET", "/v1/services/users/1", 404, problem.CodeNotFound, "", ""},
-		{"DELETE", "/v1/services", 405, problem.CodeMethodNotAllowed, "GET, HEAD, OPTIONS", ""},
+		{"GET", "/v1/services/users/1/2", 404, problem.CodeNotFound, "", ""},
+		{"GET", "/v1/services?tag=%zz", 400, problem.CodeInvalid, "", "#query"},
+		{"GET", "/v1/services/users?a;b", 400, problem.CodeInvalid, "", "#query"},
+		{"PUT", "/v1/services/users/1/heartbeat", 404, problem.CodeNotFound, "", ""},
+		{"POST", "/v1/services/users/1/drain", 404, problem.CodeNotFound, "", ""},
+		{"DELETE", "/v1/services/users/1/drain", 404, problem.CodeNotFound, "", ""},
+		{"DELETE", "/v1/services", 405, problem.CodeMethodNotAllowed, "GET, HEAD, POST, OPTIONS", ""},
+		{"POST", "/v1/services/users", 405, problem.CodeMethodNotAllowed, "GET, HEAD, OPTIONS", ""},
+		{"PATCH", "/v1/services/users/1", 405, problem.CodeMethodNotAllowed, "DELETE, GET, HEAD, OPTIONS", ""},
+		{"GET", "/v1/services/users/1/heartbeat", 405, problem.CodeMethodNotAllowed, "PUT, OPTIONS", ""},
+		{"GET", "/v1/services/users/1/drain", 405, problem.CodeMethodNotAllowed, "DELETE, POST, OPTIONS", ""},
+		{"PUT", "/v1/targets", 405, problem.CodeMethodNotAllowed, "GET, HEAD, OPTIONS", ""},
+		{"PUT", "/v1/openapi.json", 405, problem.CodeMethodNotAllowed, "GET, HEAD, OPTIONS", ""},
+		{"GET", "/openapi.json", 404, problem.CodeNotFound, "", ""},
 		{"POST", "/v1/watch", 405, problem.CodeMethodNotAllowed, "GET, HEAD, OPTIONS", ""},
 		{"PUT", "/livez", 405, problem.CodeMethodNotAllowed, "GET, HEAD, OPTIONS", ""},
 	} {
@@ -262,8 +286,8 @@ func TestCrossOrigin(t *testing.T) {
 		}
 	}
 	for _, header := range [][]string{{"Sec-Fetch-Site", "same-origin"}, {}} { // a page of its own, and curl
-		if w := ask(c, "POST", "/v1/services", header...); w.Code != http.StatusMethodNotAllowed {
-			t.Errorf("POST with %q: %d", header, w.Code)
+		if w := ask(c, "POST", "/v1/services", header...); w.Code != http.StatusBadRequest {
+			t.Errorf("POST without a body with %q: %d", header, w.Code)
 		}
 	}
 }
@@ -290,7 +314,9 @@ func TestOffLoopback(t *testing.T) {
 			case "":
 				return nil, auth.ErrNoCredentials
 			case "Bearer good":
-				return &auth.Identity{Subject: "ada"}, nil
+				return &auth.Identity{Subject: "ada", Scopes: []string{"orders:read", console.ScopeAdmin}}, nil
+			case "Bearer other":
+				return &auth.Identity{Subject: "bob", Scopes: []string{"keelson", "admin", "keelson:administer"}}, nil
 			case "Bearer later":
 				return nil, auth.ErrUnavailable
 			}
@@ -304,12 +330,16 @@ func TestOffLoopback(t *testing.T) {
 		{"Bearer good", 200, ""},
 		{"", 401, problem.CodeUnauthenticated},
 		{"Bearer bad", 401, problem.CodeUnauthenticated},
+		{"Bearer other", 403, problem.CodeForbidden},
 		{"Bearer later", 503, problem.CodeUnavailable},
 	} {
-		for _, path := range []string{"/v1/services", "/v1/nothing", "/livez"} {
+		if w := ask(c, "GET", "/livez", "Authorization", tc.token, "Host", "console.example"); w.Code != http.StatusOK {
+			t.Errorf("/livez, %q: %d", tc.token, w.Code)
+		}
+		for _, path := range []string{"/v1/services", "/v1/nothing", "/v1/openapi.json", "/v1/targets", "/livez/", "//livez"} {
 			w := ask(c, "GET", path, "Authorization", tc.token, "Host", "console.example")
 			if tc.status == 200 {
-				if want := map[string]int{"/v1/nothing": 404}[path]; w.Code != max(want, 200) {
+				if want := map[string]int{"/v1/nothing": 404, "/livez/": 404, "//livez": 307}[path]; w.Code != max(want, 200) {
 					t.Errorf("%s with a good token: %d", path, w.Code)
 				}
 				continue
@@ -317,7 +347,7 @@ func TestOffLoopback(t *testing.T) {
 			if p := decode(t, w); w.Code != tc.status || p.Code != tc.code {
 				t.Errorf("%s, %q: %d %s", path, tc.token, w.Code, w.Body)
 			}
-			if challenge := w.Header().Get("WWW-Authenticate"); strings.HasPrefix(challenge, "Bearer") != (tc.status == 401) {
+			if challenge := w.Header().Get("WWW-Authenticate"); strings.HasPrefix(challenge, "Bearer") != (tc.status == 401 || tc.status == 403) {
 				t.Errorf("%s, %q: challenge %q", path, tc.token, challenge)
 			}
 		}

@@ -54,6 +54,7 @@ func watch(t *testing.T, url string, header ...string) *stream {
 // event is one event, with the ids of its instances.
 type event struct {
 	id     uint64
+	at     string // the whole id
 	name   string
 	ids    string // "users-1=healthy users-2=degraded"
 	stamps int    // instances with a lastHeartbeat
@@ -70,9 +71,11 @@ func (s *stream) next(t *testing.T) (e event, err error) {
 		field, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
 		switch field {
 		case "id":
-			if e.id, err = strconv.ParseUint(value, 10, 64); err != nil {
+			revision, _, _ := strings.Cut(value, "-")
+			if e.id, err = strconv.ParseUint(revision, 10, 64); err != nil {
 				t.Fatal(err)
 			}
+			e.at = value
 		case "event":
 			e.name = value
 		case "data":
@@ -118,6 +121,7 @@ func TestWatch(t *testing.T) {
 	all, orders := watch(t, srv.URL+"/v1/watch"), watch(t, srv.URL+"/v1/watch?service=orders&service=payments")
 	orders.want(t, "snapshot", "")
 	last := all.want(t, "snapshot", "users-1=healthy")
+	first := last.at
 	reg := register(t, r, registry.Instance{Name: "orders", ID: "orders-1", Status: health.Starting})
 	for _, s := range []registry.Status{health.Healthy, health.Degraded} {
 		if err := reg.SetStatus(t.Context(), s); err != nil {
@@ -141,10 +145,24 @@ func TestWatch(t *testing.T) {
 		}
 		last = e
 	}
-	// Who comes back gets the whole truth, whatever he has seen.
-	for _, id := range []string{"1", strconv.FormatUint(last.id, 10), "99999", "what?"} {
+	// Who comes back gets what he missed.
+	again := watch(t, srv.URL+"/v1/watch", "Last-Event-ID", first)
+	for _, want := range [][2]string{
+		{"register", "orders-1=starting"}, {"status-change", "orders-1=healthy"}, {"status-change", "orders-1=degraded"}, {"deregister", "orders-1=degraded"},
+	} {
+		again.want(t, want[0], want[1])
+	}
+	narrow := watch(t, srv.URL+"/v1/watch?service=users", "Last-Event-ID", first)
+	upToDate := watch(t, srv.URL+"/v1/watch", "Last-Event-ID", last.at)
+	register(t, r, registry.Instance{Name: "users", ID: "users-2"})
+	narrow.want(t, "register", "users-2=healthy")
+	upToDate.want(t, "register", "users-2=healthy")
+	// What is no position of this store is answered with the whole truth.
+	_, store, _ := strings.Cut(last.at, "-")
+	revision := strconv.FormatUint(last.id, 10)
+	for _, id := range []string{"1", revision, revision + "-", "-" + store, "99999-" + store, revision + "-" + store + "x", "what?", "-", "+1-" + store, store, strings.Repeat("9", 400)} {
 		again := watch(t, srv.URL+"/v1/watch", "Last-Event-ID", id)
-		if e := again.want(t, "snapshot", "users-1=healthy"); e.id < last.id {
+		if e := again.want(t, "snapshot", "users-1=healthy users-2=healthy"); e.id < last.id {
 			t.Errorf("the snapshot has the id %d after %d", e.id, last.id)
 		}
 	}
@@ -228,12 +246,17 @@ func serveVirtual(t *testing.T, cfg console.Config) (*served, func()) {
 	}
 }
 
-// connect sends a request and returns the connection behind the response's head.
+// connect opens a watch and returns the connection behind the response's head.
 func (s *served) connect(t *testing.T, header string) (net.Conn, *stream) {
+	t.Helper()
+	return s.connectTo(t, "/v1/watch", header)
+}
+
+func (s *served) connectTo(t *testing.T, path, header string) (net.Conn, *stream) {
 	t.Helper()
 	client, server := net.Pipe()
 	s.pipes.conns <- server
-	go fmt.Fprintf(client, "GET /v1/watch HTTP/1.1\r\nHost: localhost\r\n%s\r\n", header)
+	go fmt.Fprintf(client, "GET %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", path, header)
 	raw := bufio.NewReaderSize(client, 16) // takes no more than asked for
 	resp, err := http.ReadResponse(raw, nil)
 	if err != nil || resp.StatusCode != http.StatusOK {
@@ -309,12 +332,86 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
+// A reader that takes little at a time gets all of a large snapshot: the limit is
+// for one that takes nothing.
+func TestSteadyReader(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, stop := serveVirtual(t, console.Config{})
+		defer stop()
+		large := map[string]string{}
+		for n := range 50 {
+			large[fmt.Sprint(n)] = strings.Repeat("x", 1000)
+		}
+		for n := range 4 {
+			if _, err := s.registry.Register(t.Context(), registry.Instance{Name: "users", ID: fmt.Sprint("users-", n), Address: "http://10.0.0.1:1", Metadata: large}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait() // until the registry shows them
+		begin := time.Now()
+		conn, reader := s.connect(t, "")
+		defer conn.Close()
+		reader.lines = bufio.NewReader(&steady{reader.body})
+		reader.want(t, "snapshot", "users-0=healthy users-1=healthy users-2=healthy users-3=healthy")
+		if took := time.Since(begin); took < 2*time.Second*10 {
+			t.Errorf("it was read in %v, no longer than a write may take", took)
+		}
+	})
+}
+
+// steady takes at most what one read gives, twice a second.
+type steady struct{ io.Reader }
+
+func (s *steady) Read(p []byte) (int, error) {
+	time.Sleep(time.Second / 2)
+	return s.Reader.Read(p)
+}
+
+// Nobody waits for ever for a reader of a plain answer, either; and the next one
+// on the connection has its own time.
+func TestStuckReader(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, stop := serveVirtual(t, console.Config{})
+		defer stop()
+		large := map[string]string{}
+		for n := range 50 {
+			large[fmt.Sprint(n)] = strings.Repeat("x", 1000)
+		}
+		if _, err := s.registry.Register(t.Context(), registry.Instance{Name: "users", ID: "users-1", Address: "http://10.0.0.1:1", Metadata: large}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // until the registry shows it
+		client, server := net.Pipe()
+		defer client.Close()
+		s.pipes.conns <- server
+		answers := bufio.NewReader(client)
+		for range 3 {
+			go fmt.Fprint(client, "GET /v1/services HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			resp, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := io.Copy(io.Discard, resp.Body); err != nil || n < 50_000 {
+				t.Fatalf("%d bytes, %v", n, err)
+			}
+			time.Sleep(90 * time.Second)
+		}
+		go fmt.Fprint(client, "GET /v1/services HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		time.Sleep(61 * time.Second)
+		if n, err := io.Copy(io.Discard, client); err != nil && !errors.Is(err, io.ErrClosedPipe) || n > 10_000 {
+			t.Errorf("the stuck reader still gets something: %d bytes, %v", n, err)
+		}
+	})
+}
+
 // A stream lasts no longer than the token it was opened with.
 func TestTokenExpires(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, stop := serveVirtual(t, console.Config{Authenticator: auth.Func(func(context.Context, auth.Credentials) (*auth.Identity, error) {
-			return &auth.Identity{Subject: "ada", Expires: time.Now().Add(5 * time.Second)}, nil
+			return &auth.Identity{Subject: "ada", Scopes: []string{console.ScopeAdmin}, Expires: time.Now().Add(5 * time.Second)}, nil
 		})})
 		defer stop()
 		begin := time.Now()

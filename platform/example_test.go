@@ -23,24 +23,21 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	p.Add("hello", func(ctx context.Context, ready func()) error {
-		s, err := service.New("hello", service.WithRegistry(p.Registry()))
+	p.AddService("hello", func(_ context.Context, opts ...service.Option) (*service.Service, error) {
+		s, err := service.New("hello", opts...)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		s.HandleFunc("GET /hello/{name}", func(w http.ResponseWriter, r *http.Request) error {
 			_, err := fmt.Fprintf(w, "hello, %s", r.PathValue("name"))
 			return err
 		})
-		ready()
-		return s.Run(ctx)
-	})
+		return s, nil
+	}, service.WithLogOutput(io.Discard))
 	p.Add("try it", func(ctx context.Context, ready func()) error {
 		ready()
-		for range p.Registry().Watch(ctx, "hello") { // until it is in rotation
-			if p.Registry().Endpoints("hello").Len() > 0 {
-				break
-			}
+		if err := p.WaitServices(ctx); err != nil {
+			return err
 		}
 		resp, err := http.Get(p.GatewayURL() + "/api/hello/ada")
 		if err != nil {

@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/keelson-go/keelson/auth"
 	"github.com/keelson-go/keelson/balance"
 	"github.com/keelson-go/keelson/client"
 	"github.com/keelson-go/keelson/console"
@@ -40,14 +42,24 @@ type Config struct {
 	// Gateway has the routes and policies.
 	Gateway gateway.Config
 	// GatewayListen and AdminListen are host:port; "" is a free port of
-	// loopback. The admin API refuses to listen anywhere else.
+	// loopback. The admin API refuses to listen anywhere else without
+	// AdminAuthenticator.
 	GatewayListen, AdminListen string
+	// AdminAuthenticator identifies who calls the admin API. Without one that
+	// listens on loopback alone, and asks nobody.
+	AdminAuthenticator auth.Authenticator
+	// Processes are the services this system runs as processes of their own, for
+	// the admin API; nil means none.
+	Processes console.Processes
 
 	// Engine configures the engine in this process. It is not used when
 	// External.URL is set: that connects to an engine that runs elsewhere.
 	Engine   embedded.Config
 	External engine.Config
 
+	// DataDir is where services that are added keep SQLite files; it is made
+	// (0700) if missing. See AddService.
+	DataDir string
 	// Version is shown by the gateway's /health.
 	Version string
 	// Telemetry has metrics and logs; nil means none.
@@ -60,7 +72,7 @@ type Config struct {
 
 // BusyError says that a port is taken. It unwraps to the listen error.
 type BusyError struct {
-	Part string // "gateway" or "admin API"
+	Part string // "gateway", "admin API", or a service's name
 	Addr string
 	Err  error
 }
@@ -81,18 +93,22 @@ type Platform struct {
 	gateway   *gateway.Gateway
 	transport *client.Transport
 	group     *lifecycle.Group
+	members   []*member
+	startedAt time.Time
 
 	gatewayListener, adminListener net.Listener
 
 	ran     atomic.Bool
 	running atomic.Pointer[running]
+	opened  chan struct{} // closed when running is set
+	up      chan struct{} // closed when the gateway serves
 }
 
 // running is what exists once the engine and the registry do.
 type running struct {
 	engine   *engine.Engine
 	registry *registry.Registry
-	reaper   *registry.Reaper
+	checker  *registry.Checker
 	url      string
 	secret   string
 }
@@ -103,13 +119,21 @@ func Listen(ctx context.Context, cfg Config) (*Platform, error) {
 	if cfg.StopTimeout == 0 {
 		cfg.StopTimeout = DefaultStopTimeout
 	}
-	p := &Platform{config: cfg, health: health.New(cfg.Version)}
+	p := &Platform{
+		config: cfg, health: health.New(cfg.Version), startedAt: time.Now().UTC(),
+		opened: make(chan struct{}), up: make(chan struct{}),
+	}
 	err := errors.Join(
 		p.health.AddDetail("metrics", func() any { return cfg.Telemetry.Server().Summary() }),
 		p.health.AddDetail("breakers", func() any { return map[string]any{} }), // the gateway has none
 	)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.DataDir != "" {
+		if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+			return nil, fmt.Errorf("platform: make the data folder: %w", err)
+		}
 	}
 	p.transport = client.New(fleet{p}, client.WithMetrics(cfg.Telemetry.Client()))
 	p.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{
@@ -125,7 +149,7 @@ func Listen(ctx context.Context, cfg Config) (*Platform, error) {
 	if p.adminListener, err = listen(ctx, "admin API", cfg.AdminListen); err != nil {
 		return nil, errors.Join(err, p.gatewayListener.Close())
 	}
-	if err := console.Allowed(p.adminListener.Addr(), nil); err != nil {
+	if err := console.Allowed(p.adminListener.Addr(), cfg.AdminAuthenticator); err != nil {
 		p.Close()
 		return nil, err
 	}
@@ -167,6 +191,9 @@ func (p *Platform) Run(ctx context.Context) error {
 	if p.ran.Swap(true) {
 		return lifecycle.ErrRan
 	}
+	if len(p.members) > 0 {
+		p.group.Add("services in rotation", p.awaitServices)
+	}
 	p.group.Add("gateway", p.serveGateway)
 	err := p.group.Run(ctx)
 	p.transport.CloseIdleConnections()
@@ -191,6 +218,10 @@ func (p *Platform) GatewayURL() string { return "http://" + p.gatewayListener.Ad
 
 // AdminURL returns the admin API's base URL.
 func (p *Platform) AdminURL() string { return "http://" + p.adminListener.Addr().String() }
+
+// Up is closed once everything runs and the gateway serves, with all services in
+// rotation or, if some take longer, after 2 s without them; see WaitServices.
+func (p *Platform) Up() <-chan struct{} { return p.up }
 
 // Engine returns where other processes reach the engine and with what
 // credentials; both are empty before Run has started it, and for an engine in
@@ -228,7 +259,7 @@ func (p *Platform) services() any {
 	return []registry.Instance{}
 }
 
-// runRegistry is the engine, the registry and its reaper as one component.
+// runRegistry is the engine, the registry and its checker as one component.
 func (p *Platform) runRegistry(ctx context.Context, ready func()) (err error) {
 	r := &running{}
 	stop := context.WithoutCancel(ctx)
@@ -271,19 +302,21 @@ func (p *Platform) runRegistry(ctx context.Context, ready func()) (err error) {
 	if r.engine.System() == nil {
 		p.log().Info("no connection to the engine's system account: a killed instance is noticed when its lease expires, not at once")
 	}
-	r.reaper = registry.NewReaper(r.registry, registry.WithLogger(p.log()))
+	r.checker = registry.NewChecker(r.registry, registry.WithLogger(p.log()))
 	if err := p.health.Add("engine", r.engine.Check, health.Interval(5*time.Second)); err != nil {
 		return err
 	}
 	p.running.Store(r)
+	close(p.opened)
 	ready()
-	return r.reaper.Run(ctx)
+	return r.checker.Run(ctx)
 }
 
 func (p *Platform) serveAdmin(ctx context.Context, ready func()) error {
 	r := p.running.Load()
 	c, err := console.New(console.Config{
-		Listen: p.adminListener.Addr(), Registry: r.registry, LastHeartbeat: r.reaper.LastHeartbeat,
+		Listen: p.adminListener.Addr(), Registry: r.registry, LastHeartbeat: r.checker.LastHeartbeat,
+		Authenticator: p.config.AdminAuthenticator, System: p.system, Processes: p.config.Processes,
 		Metrics: p.config.Telemetry.Handler(), Logger: p.log(),
 	})
 	if err != nil {
@@ -299,7 +332,11 @@ func (p *Platform) serveAdmin(ctx context.Context, ready func()) error {
 func (p *Platform) serveGateway(ctx context.Context, ready func()) error {
 	p.health.Started()
 	server := &http.Server{Handler: p.gateway} //nolint:gosec // serve sets its timeouts
-	return p.serve(ctx, ready, p.gatewayListener, server, httpserver.Stop{
+	serving := func() {
+		ready()
+		close(p.up)
+	}
+	return p.serve(ctx, serving, p.gatewayListener, server, httpserver.Stop{
 		Drain: func() {
 			p.health.Drain()
 			p.gateway.Drain()

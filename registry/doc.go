@@ -15,13 +15,54 @@
 //
 // A lease is bound to the connection of the process that holds it, with a time
 // to live behind that. A lost lease proves nothing about the instance, so a
-// [Reaper] (one on each registry node) probes it first. Only an instance that
-// refuses connections, or whose address is answered by another instance, is
-// removed; one that is slow or failing goes out of rotation after two checks;
-// one that answers stays. A removal from the store is therefore always
+// [Checker] (one on each registry node, of which one leads) probes it first. Only
+// an instance that refuses connections, or whose address is answered by another
+// instance, is removed; one that is slow or failing goes out of rotation after two
+// checks; one that answers stays. A removal from the store is therefore always
 // confirmed, and every watcher obeys it at once. That a store which lost its
 // records does not have an instance confirms nothing: it stays in the snapshot
 // for ten seconds, in which whoever lives registers again.
+//
+// # Checks
+//
+// The leading checker asks every instance that has a health URL when it
+// registers, and then every five seconds, ±10 %, for at most two seconds. Any
+// status 2xx is a pass; a redirect is none. An instance without a health URL is
+// probed, by opening a connection, only after its lease was lost.
+//
+//   - Two failed checks in a row take an instance out of rotation: its status
+//     becomes unhealthy, and [Instance.Announced] keeps what it said itself. One
+//     passed check brings it back.
+//   - A refused connection, or the answer of another instance, takes it out at
+//     once. Where no process holds its lease it is removed: nobody would miss the
+//     record. Where one does, it would only register again.
+//   - An instance registered for a process that can't do it itself, with a health
+//     URL, is starting until it passes a check, and lives by its checks: each one
+//     that it passes renews its lease ([LeaseChecks]). It may register before it
+//     listens: until its first pass a refusal counts only when its lease is over.
+//   - Without a health URL it lives by its heartbeats alone ([LeaseHeartbeats]):
+//     when they stop it is out of rotation until the next one, or removed if its
+//     address refuses. Should the node that took them be lost, it has the time of
+//     a lease to find another one.
+//   - What has neither a lease nor passed a check for ten minutes is removed: the
+//     host is gone that could have refused. A change of the leader starts the ten
+//     minutes anew.
+//   - What is not confirmed, as timeouts, errors and missing heartbeats, takes at
+//     most half of a service's instances out (the panic threshold), for then it is
+//     rather the network, or the checks. Confirmed losses know no such limit.
+//   - No check undoes a drain by hand ([Registry.Drain]), nor what an instance
+//     says itself, but that it is starting and passes.
+//
+// When a check is due follows from the instance's key and the clock. So the checks
+// are spread evenly, and when the leader is lost the next one goes on in the same
+// rhythm: nobody is checked twice in an interval, as far as the nodes' clocks
+// agree, and each of the checks that fell into the vacancy is made up for by the
+// next one. Instances that lost their lease meanwhile are probed at once.
+//
+// The checks go wherever an instance says that it is, so they are kept harmless:
+// they are GETs without a body, follow no redirect, use no proxy, carry no
+// credentials, read no body, and connect to no address that is not a
+// [CheckableAddress], whatever a name resolves to.
 //
 // # Delivery
 //

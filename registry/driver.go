@@ -51,6 +51,16 @@ type Driver interface {
 	// change as it happens. Errors and ctx are as for Watch. A lease that is
 	// found Lost may be Held again later. Only registry nodes call it.
 	Leases(ctx context.Context) iter.Seq2[LeaseChange, error]
+
+	// Lead campaigns for the leadership among registry nodes until ctx ends.
+	// It yields true once the caller leads, and false as soon as it may not any
+	// more, before anybody else can; then it campaigns again. At most one
+	// caller leads at a time, however many there are. It never gives up while
+	// the store is away. The consumer takes each value at once and does the
+	// leading elsewhere: inside the loop nothing could tell it to stop. When
+	// ctx ends, a leader is told false, and when its loop ends, however it
+	// does, the leadership is given back.
+	Lead(ctx context.Context) iter.Seq[bool]
 }
 
 // ChangeKind says what a [Change] is.

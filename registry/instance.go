@@ -52,9 +52,12 @@ type Instance struct {
 	Zone string `json:"zone,omitempty"`
 	// Status decides whether the instance is in rotation.
 	Status Status `json:"status"`
-	// Announced is what the instance itself said last, while a registry node
-	// has set Status to unhealthy; otherwise empty.
+	// Announced is what the instance itself said last, while a registry node has
+	// set Status to unhealthy, or somebody has drained it by hand; otherwise empty.
 	Announced Status `json:"announced,omitempty"`
+	// Lease says what renews the lease; empty means the instance itself, over
+	// the connection it is bound to.
+	Lease LeaseKind `json:"lease,omitempty"`
 	// RegisteredAt is when the instance was first registered. It also tells
 	// apart two processes that use the same id.
 	RegisteredAt time.Time `json:"registeredAt,omitzero"`
@@ -62,6 +65,16 @@ type Instance struct {
 	// only registry nodes follow the leases.
 	LastHeartbeat time.Time `json:"lastHeartbeat,omitzero"`
 }
+
+// LeaseKind says what renews an instance's lease.
+type LeaseKind string
+
+// Kinds of leases.
+const (
+	LeaseConnection LeaseKind = ""           // a [Registration], on its own connection
+	LeaseChecks     LeaseKind = "checks"     // each check it passes
+	LeaseHeartbeats LeaseKind = "heartbeats" // its heartbeats over HTTP
+)
 
 // Key names one instance in the registry.
 type Key struct{ Service, ID string }

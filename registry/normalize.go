@@ -198,6 +198,81 @@ func notHostRune(r rune) bool {
 	return !idRune(r) && (r < 'A' || r > 'Z') && r != '.' && r != '_'
 }
 
+// checkTarget refuses literal addresses that are no single instance's, or that
+// are different ones to different callers: whoever registers for others must not
+// lead the registry's nodes astray. A name is another matter: what it resolves
+// to is known only at the time of a call.
+func (i *Instance) checkTarget() error {
+	const fix = "give the address at which the other services reach it"
+	u, err := url.Parse(i.Address)
+	if err != nil { // Normalize has made it
+		return &FieldError{"address", "is not a URL", fix}
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		if endsInNumber(u.Hostname()) {
+			return &FieldError{"address", "has a number for a host that is no plain IP address",
+				"write an IPv4 address as four decimal numbers without leading zeros"}
+		}
+		return nil
+	}
+	if ip.Zone() != "" {
+		return &FieldError{"address", "has a zone, which means something else on each machine", fix}
+	}
+	for _, ip := range [...]netip.Addr{ip, embeddedIPv4(ip)} {
+		switch {
+		case ip.IsUnspecified(), thisNetwork.Contains(ip):
+			return &FieldError{"address", "is the unspecified address, at which only a listener can be", fix}
+		case ip.IsLinkLocalUnicast():
+			return &FieldError{"address", "is a link-local address, where machines keep services of their own", fix}
+		case slices.Contains(metadataServices, ip):
+			return &FieldError{"address", "is where a cloud tells its machines their secrets", fix}
+		case ip.IsMulticast(), reserved.Contains(ip):
+			return &FieldError{"address", "is a multicast, broadcast or reserved address", fix}
+		}
+	}
+	return nil
+}
+
+var (
+	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
+	reserved    = netip.MustParsePrefix("240.0.0.0/4") // the broadcast address too
+
+	// embedding are the IPv6 addresses that stand for an IPv4 one, with where in
+	// them its four bytes are.
+	embedding = map[netip.Prefix]int{
+		netip.MustParsePrefix("::/96"):        12, // IPv4-compatible (RFC 4291)
+		netip.MustParsePrefix("64:ff9b::/96"): 12, // translated (RFC 6052)
+		netip.MustParsePrefix("2002::/16"):    2,  // 6to4 (RFC 3056)
+	}
+)
+
+// embeddedIPv4 returns the IPv4 address that an IPv6 one stands for, or ip itself.
+func embeddedIPv4(ip netip.Addr) netip.Addr {
+	if ip = ip.Unmap(); ip.IsLoopback() {
+		return ip
+	}
+	for prefix, at := range embedding {
+		if prefix.Contains(ip) {
+			b := ip.As16()
+			return netip.AddrFrom4([4]byte(b[at : at+4]))
+		}
+	}
+	return ip
+}
+
+// endsInNumber reports whether a host looks like an IPv4 address to some: its
+// last label is a decimal or hexadecimal number (https://url.spec.whatwg.org/#ends-in-a-number-checker).
+// C libraries take 2852039166, 0x7f.1 and 010.0.0.1 for addresses, Go doesn't.
+func endsInNumber(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	last := strings.ToLower(host[strings.LastIndexByte(host, '.')+1:])
+	if hex, ok := strings.CutPrefix(last, "0x"); ok {
+		return strings.Trim(hex, "0123456789abcdef") == ""
+	}
+	return last != "" && strings.Trim(last, "0123456789") == ""
+}
+
 // healthURL resolves the health URL against the address. It must be on the
 // same host: a registration may not make registry nodes call anybody else.
 func healthURL(s string, base *url.URL) (string, error) {

@@ -1,9 +1,13 @@
 package registry_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +16,7 @@ import (
 
 	"github.com/keelson-go/keelson/health"
 	"github.com/keelson-go/keelson/registry"
+	"github.com/keelson-go/keelson/registry/memregistry"
 )
 
 func TestNormalize(t *testing.T) {
@@ -253,6 +258,84 @@ func FuzzDecode(f *testing.F) {
 		}
 		if len(maps.Clone(in.Metadata)) > registry.MaxMetadata || len(in.Tags) > registry.MaxTags {
 			t.Fatal("over the limits")
+		}
+	})
+}
+
+// Who registers for others can't name an address that is no single instance's,
+// in whatever form it is written.
+func TestAnnouncedAddresses(t *testing.T) {
+	t.Parallel()
+	r := open(t, memregistry.New().Connect())
+	for _, address := range []string{
+		"http://169.254.169.254", "http://169.254.0.1:80", "169.254.169.254:80", "http://[fe80::1]:80", "http://[fe80::1%25eth0]:80", "[fe80::1]:80",
+		"http://0.0.0.0:80", "http://[::]:80", "http://0.1.2.3:80", "http://224.0.0.1:80", "http://239.255.255.255:80", "http://[ff02::1]:80", "http://[ff05::2]:80",
+		"http://255.255.255.255:80", "http://240.0.0.1:80", "http://[fd00::1%25eth0]:80",
+		// Where clouds tell a machine its secrets.
+		"http://100.100.100.200", "http://168.63.129.16:80", "http://192.0.0.192:80", "http://[fd00:ec2::254]:80", "http://[fd20:ce::254]:80", "http://[::ffff:100.100.100.200]:80",
+		// Embedded in IPv6.
+		"http://[::ffff:169.254.169.254]:80", "http://[::ffff:a9fe:a9fe]:80", "http://[::ffff:0.0.0.0]:80", "http://[::ffff:224.0.0.1]:80",
+		"http://[::169.254.169.254]:80", "http://[64:ff9b::169.254.169.254]:80", "http://[64:ff9b::a9fe:a9fe]:80", "http://[2002:a9fe:a9fe::1]:80",
+		// Numbers that some take for IPv4 addresses.
+		"http://2852039166/", "http://2852039166:80", "http://0xa9fea9fe:80", "http://0XA9FEA9FE:80", "http://0x7f.1:80", "http://127.1:80", "http://0177.0.0.1:80",
+		"http://025177524776:80", "http://169.254.43518:80", "http://0xa9.0xfe.0xa9.0xfe:80", "http://127.0.0.1.:80", "http://169.254.169.254.:80", "http://1.2.3.4.5:80",
+		"http://010.0.0.1:80", "http://example.0:80", "http://0x:80", "0:80", "1:80", "http://256.256.256.256:80",
+	} {
+		_, _, err := r.Announce(t.Context(), registry.Instance{Name: "pay", Address: address, Lease: registry.LeaseHeartbeats})
+		if fe, ok := errors.AsType[*registry.FieldError](err); !ok || fe.Field != "address" || fe.Fix == "" {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	for _, address := range []string{
+		"http://10.0.0.1:80", "http://127.0.0.1:80", "http://[::1]:80", "http://localhost:80", "http://pay:80", "http://pay.example.com", "http://pay-1.svc.cluster.local.:80",
+		"http://[fd00::1]:80", "http://[2001:db8::1]:80", "http://[::ffff:10.0.0.1]:80", "http://[64:ff9b::10.0.0.1]:80", "http://0xyz:80", "http://x1:80", "http://1e3:80", "http://a.0xg:80",
+		"http://100.64.0.1:80", "http://192.168.1.1:80",
+	} {
+		if _, _, err := r.Announce(t.Context(), registry.Instance{Name: "pay", Address: address, Lease: registry.LeaseHeartbeats}); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
+// inetAton reports whether C libraries take s for an IPv4 address.
+func inetAton(s string) bool {
+	parts := strings.Split(s, ".")
+	for _, p := range parts {
+		if _, err := strconv.ParseUint(p, 0, 32); err != nil || strings.ContainsAny(p, "_oObB+") {
+			return false
+		}
+	}
+	return len(parts) <= 4
+}
+
+// Whatever is accepted means the same to everybody who connects to it.
+func FuzzAnnouncedAddress(f *testing.F) {
+	for _, s := range []string{"http://10.0.0.1:80", "0x7f.1:80", "http://[::ffff:1.2.3.4]:1", "http://2852039166", "http://a.b.:9", "http://017700000001:1", "0:1"} {
+		f.Add(s, 0)
+	}
+	r := registry.Open(context.Background(), memregistry.New().Connect())
+	f.Cleanup(r.Close)
+	if err := r.WaitSynced(f.Context()); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, address string, port int) {
+		in, _, err := r.Announce(t.Context(), registry.Instance{ID: "x", Name: "pay", Address: address, Port: port, Lease: registry.LeaseHeartbeats})
+		if err != nil {
+			if !errors.Is(err, registry.ErrInvalid) {
+				t.Errorf("%q %d: %v", address, port, err)
+			}
+			return
+		}
+		u, err := url.Parse(in.Address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ip, err := netip.ParseAddr(u.Hostname())
+		switch {
+		case err != nil && inetAton(u.Hostname()):
+			t.Errorf("%q is an address to some: %q", address, in.Address)
+		case err == nil && (ip.Unmap().IsLinkLocalUnicast() || ip.Unmap().IsMulticast() || ip.Unmap().IsUnspecified() || ip.Zone() != ""):
+			t.Errorf("%q is nobody's: %q", address, in.Address)
 		}
 	})
 }

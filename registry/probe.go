@@ -17,11 +17,12 @@ type ProbeResult int
 
 // Results of a probe.
 const (
-	ProbeOK      ProbeResult = iota + 1 // it answers
-	ProbeRefused                        // nobody listens at its address
-	ProbeOther                          // another instance answers at its address
-	ProbeBroken                         // the connection was cut: perhaps it is just dying
-	ProbeFailed                         // too slow, unreachable, or it says that it is unwell
+	ProbeOK        ProbeResult = iota + 1 // it answers
+	ProbeRefused                          // nobody listens at its address
+	ProbeOther                            // another instance answers at its address
+	ProbeBroken                           // the connection was cut: perhaps it is just dying
+	ProbeFailed                           // too slow, unreachable, or it says that it is unwell
+	ProbeForbidden                        // its address is none that may be asked: see [CheckableAddress]
 )
 
 // String returns the result in words, for logs.
@@ -37,11 +38,14 @@ func (p ProbeResult) String() string {
 		return "connection cut"
 	case ProbeFailed:
 		return "no good answer"
+	case ProbeForbidden:
+		return "its address may not be checked"
 	}
 	return fmt.Sprintf("ProbeResult(%d)", int(p))
 }
 
-// Prober finds out whether an instance is alive. It is safe for concurrent use.
+// Prober finds out whether an instance is alive. It is safe for concurrent use, and
+// gives up when its context ends.
 type Prober interface {
 	Probe(ctx context.Context, in Instance) ProbeResult
 }
@@ -61,14 +65,19 @@ type httpProber struct {
 // NewProber returns the prober that asks an instance's health URL, or opens a
 // connection to its address where it has none. Each probe opens a connection of
 // its own, follows no redirect, takes at most [ProbeTimeout] and reads no body.
+// It uses no proxy and keeps no cookies, and wherever a name may lead, it connects
+// to no address but a [CheckableAddress].
 func NewProber() Prober {
-	p := &httpProber{}
+	p := &httpProber{dialer: net.Dialer{ControlContext: onlyCheckable}}
 	p.client = &http.Client{
 		Timeout: ProbeTimeout,
 		Transport: &http.Transport{
+			Proxy:                  nil, // not even the environment's
 			DialContext:            p.dial,
 			DisableKeepAlives:      true,
 			MaxResponseHeaderBytes: 16 << 10,
+			ReadBufferSize:         1 << 10, // one small answer for each
+			WriteBufferSize:        1 << 10,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -85,6 +94,7 @@ func (p *httpProber) Probe(ctx context.Context, in Instance) ProbeResult {
 	if err != nil {
 		return ProbeFailed
 	}
+	req.Header.Set("User-Agent", "keelson-check")
 	resp, err := p.client.Do(req)
 	if err != nil {
 		return classify(err)
@@ -141,6 +151,8 @@ func (p *httpProber) dial(ctx context.Context, network, address string) (net.Con
 
 func classify(err error) ProbeResult {
 	switch {
+	case errors.Is(err, errNotCheckable):
+		return ProbeForbidden
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return ProbeRefused
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),

@@ -152,7 +152,7 @@ func TestProberTime(t *testing.T) {
 func TestProbeResultString(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
-	for r := registry.ProbeResult(0); r <= registry.ProbeFailed+1; r++ {
+	for r := registry.ProbeResult(0); r <= registry.ProbeForbidden+1; r++ {
 		if s := r.String(); s == "" || seen[s] {
 			t.Errorf("%d is %q", int(r), s)
 		} else {

@@ -28,14 +28,14 @@ type Registration struct {
 	key      Key
 	cancel   context.CancelFunc
 	done     chan struct{}
-	lost     chan struct{} // write the record again, now
-	void     chan struct{} // renew the lease, now
+	void     chan struct{} // the lease is void, or the record lost: see to it now
 
 	store sync.Mutex // one write to the store at a time
 
 	mu        sync.Mutex
 	instance  Instance
-	written   uint64 // revision of this registration's last record
+	lost      bool   // the record is to be written, again
+	written   uint64 // revision of this registration's last record, 0 before there is one
 	rival     uint64 // revision of a record that somebody else wrote, 0 if there is none
 	released  bool
 	err       error
@@ -52,7 +52,7 @@ func (r *Registry) Register(ctx context.Context, in Instance) (*Registration, er
 	if in.RegisteredAt.IsZero() {
 		in.RegisteredAt = time.Now().UTC().Round(0)
 	}
-	in.Announced, in.LastHeartbeat = "", time.Time{}
+	in.Announced, in.Lease, in.LastHeartbeat = "", LeaseConnection, time.Time{}
 	if err := in.Normalize(); err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (r *Registry) Register(ctx context.Context, in Instance) (*Registration, er
 	run, cancel := context.WithCancel(context.Background())
 	g := &Registration{
 		registry: r, key: in.Key(), instance: in, cancel: cancel,
-		done: make(chan struct{}), lost: make(chan struct{}, 1), void: make(chan struct{}, 1),
+		done: make(chan struct{}), void: make(chan struct{}, 1),
 	}
 	if err := r.addRegistration(g); err != nil {
 		cancel()
@@ -140,8 +140,8 @@ func (g *Registration) SetStatus(ctx context.Context, s Status) error {
 	g.instance.Status = s
 	g.mu.Unlock()
 	err := g.put(ctx)
-	if err != nil {
-		signal(g.lost)
+	if err != nil || g.Err() != nil { // to try again, or for Err to say that it is well
+		signal(g.void)
 	}
 	return err
 }
@@ -172,13 +172,13 @@ func (g *Registration) Deregister(ctx context.Context) error {
 	return nil
 }
 
-// keep renews the lease, and writes the record too after it was lost or, as
-// write says at first, could not be written. A renewal that fails is tried again
-// as one: a record costs every watcher something, and just when the store is
-// slow there would be one from everybody.
-func (g *Registration) keep(ctx context.Context, write bool) {
+// keep renews the lease, and writes the record too after it was lost or could
+// not be written; failed says that this was so at first. A renewal that fails is
+// tried again as one: a record costs every watcher something, and just when the
+// store is slow there would be one from everybody.
+func (g *Registration) keep(ctx context.Context, failed bool) {
 	defer close(g.done)
-	failed, failures := write, 0
+	failures := 0
 	for {
 		wait := g.registry.ttl / 3
 		wait -= rand.N(wait / 5)
@@ -190,9 +190,6 @@ func (g *Registration) keep(ctx context.Context, write bool) {
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
-		case <-g.lost:
-			write = true
-			spread(ctx)
 		case <-g.void:
 			spread(ctx)
 		}
@@ -201,18 +198,13 @@ func (g *Registration) keep(ctx context.Context, write bool) {
 			g.end()
 			return
 		}
-		var err error
-		if write {
-			err = g.put(ctx)
-		} else {
-			err = g.renew(ctx)
-		}
+		err := g.announce(ctx)
 		if ctx.Err() != nil {
 			g.end()
 			return
 		}
 		if failed = err != nil && !errors.Is(err, ErrReplaced); !failed {
-			write, failures = false, 0
+			failures = 0
 		}
 		g.report(err)
 	}
@@ -230,21 +222,38 @@ func (g *Registration) end() {
 	}
 }
 
+// announce writes the record if it is lost, and else renews the lease.
+func (g *Registration) announce(ctx context.Context) error {
+	g.mu.Lock()
+	lost := g.lost
+	g.mu.Unlock()
+	if lost {
+		return g.put(ctx)
+	}
+	return g.renew(ctx)
+}
+
+// put writes the record. What was lost before needs no other write, and must not
+// cause one: it could hit the record of somebody who replaces this one.
 func (g *Registration) put(ctx context.Context) error {
 	g.store.Lock()
 	defer g.store.Unlock()
+	g.mu.Lock()
 	in, err := g.owned()
+	g.lost = err != nil
+	g.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
 	revision, err := g.registry.driver.Register(ctx, in, g.registry.ttl)
-	if err != nil {
-		return fmt.Errorf("registry: register %s: %w", g.key, err)
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err != nil {
+		g.lost = true
+		return fmt.Errorf("registry: register %s: %w", g.key, err)
+	}
 	g.written = revision
 	return nil
 }
@@ -252,7 +261,10 @@ func (g *Registration) put(ctx context.Context) error {
 func (g *Registration) renew(ctx context.Context) error {
 	g.store.Lock()
 	defer g.store.Unlock()
-	if _, err := g.owned(); err != nil {
+	g.mu.Lock()
+	_, err := g.owned()
+	g.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
@@ -263,16 +275,14 @@ func (g *Registration) renew(ctx context.Context) error {
 	return nil
 }
 
-// owned returns what to announce, or why nothing may be.
+// owned returns what to announce, or why nothing may be. The lock is held.
 func (g *Registration) owned() (Instance, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	switch {
 	case g.released:
 		return Instance{}, ErrReleased
 	case g.registry.isClosed():
 		return Instance{}, ErrClosed
-	case g.rival > g.written:
+	case g.replaced():
 		return Instance{}, ErrReplaced
 	}
 	return g.instance.clone(), nil
@@ -282,25 +292,36 @@ func (g *Registration) owned() (Instance, error) {
 func (g *Registration) observe(c Change) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.note(c)
-	if c.Kind != Put || g.rival > g.written {
-		signal(g.lost) // to announce it again, or for Err to say ErrReplaced at once
+	if g.note(c) {
+		g.written = max(g.written, c.Revision)
+	}
+	g.lost = g.lost || c.Kind != Put
+	if g.lost || g.replaced() {
+		signal(g.void) // to announce it again, or for Err to say ErrReplaced at once
 	}
 }
 
-// note looks for a rival. The lock is held.
-func (g *Registration) note(c Change) {
+// note looks for a rival, and reports whether the record is this registration's.
+// The lock is held.
+func (g *Registration) note(c Change) (own bool) {
 	g.rival = 0
-	if c.Kind == Put && !c.Instance.RegisteredAt.Equal(g.instance.RegisteredAt) {
-		// What somebody wrote before this registration did is only the past.
+	own = c.Kind == Put && c.Instance.RegisteredAt.Equal(g.instance.RegisteredAt)
+	if c.Kind == Put && !own {
 		g.rival = c.Revision
 	}
+	return own
 }
+
+// replaced reports whether a rival has come after this registration. What somebody
+// wrote before it did is only the past, as the record of the process that used the
+// id before. So it is everything as long as it could not be written at all. The
+// lock is held.
+func (g *Registration) replaced() bool { return g.written != 0 && g.rival > g.written }
 
 func (g *Registration) isReplaced() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.rival > g.written
+	return g.replaced()
 }
 
 // found learns what a fresh snapshot has under this key. The lease is void. The
@@ -309,15 +330,14 @@ func (g *Registration) isReplaced() bool {
 func (g *Registration) found(c Change) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.note(c)
-	says := cmp.Or(c.Instance.Announced, c.Instance.Status)
-	right := c.Instance.RegisteredAt.Equal(g.instance.RegisteredAt) &&
-		says == g.instance.Status && sameRecord(c.Instance, g.instance)
-	if c.Kind == Put && right {
-		signal(g.void)
-	} else {
-		signal(g.lost)
+	own := g.note(c)
+	if own {
+		g.written = c.Revision // of this store, whose revisions may have started over
 	}
+	says := cmp.Or(c.Instance.Announced, c.Instance.Status)
+	right := own && says == g.instance.Status && sameRecord(c.Instance, g.instance)
+	g.lost = g.lost || !right
+	signal(g.void)
 }
 
 func signal(c chan<- struct{}) {

@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -102,5 +103,117 @@ func TestRecordIsWrittenOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		written("another status", 1, health.Draining)
+	})
+}
+
+// newcomer is another process's instance of the same id. Clocks prove nothing.
+func newcomer(id string) registry.Instance {
+	return instance(id, func(i *registry.Instance) { i.RegisteredAt = time.Now().Add(-time.Hour) })
+}
+
+// Whatever called for the record to be written, one write answers it: a second one
+// could hit somebody who has replaced it meanwhile.
+func TestRecordIsWrittenOnceAfterRival(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := memregistry.New()
+		d, other := &counting{Driver: hub.Connect()}, hub.Connect()
+		g, err := open(t, d).Register(t.Context(), instance("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			put(t, other, newcomer("a"))
+			time.Sleep(time.Second)
+			d.records.Store(0)
+			if err := g.SetStatus(t.Context(), health.Degraded); !errors.Is(err, registry.ErrReplaced) {
+				t.Fatalf("SetStatus: %v, want ErrReplaced", err)
+			}
+			synctest.Wait() // it is about to try again
+			if err := other.Deregister(t.Context(), key("a"), 0); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			if n := d.records.Load(); n != 1 || g.Err() != nil {
+				t.Fatalf("%d records written after the other one went, want 1; Err is %v", n, g.Err())
+			}
+		}
+		// SetStatus itself was faster than the registration: Err learns it soon.
+		put(t, other, newcomer("a"))
+		time.Sleep(time.Second)
+		d.records.Store(0)
+		if err := other.Deregister(t.Context(), key("a"), 0); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := g.SetStatus(t.Context(), health.Healthy); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if n := d.records.Load(); n != 1 || g.Err() != nil {
+			t.Errorf("%d records written, want only SetStatus's; Err is %v", n, g.Err())
+		}
+	})
+}
+
+// A process is started again while the store is away. What its predecessor left
+// there is the past, though the process sees it before it could write anything.
+func TestPredecessorIsNoRival(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := memregistry.New()
+		put(t, hub.Connect(), newcomer("a"))
+		d, other := hub.Connect(), hub.Connect()
+		d.Disconnect()
+		r := registry.Open(t.Context(), d)
+		defer r.Close()
+		g, err := r.Register(t.Context(), instance("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Err(); !errors.Is(err, registry.ErrUnavailable) {
+			t.Fatalf("Err is %v without a store", err)
+		}
+		d.Reconnect()
+		time.Sleep(10 * time.Second)
+		if in, _ := r.Get(key("a")); g.Err() != nil || !in.RegisteredAt.Equal(g.Instance().RegisteredAt) {
+			t.Errorf("in the registry is %+v, and Err is %v", in, g.Err())
+		}
+		put(t, other, newcomer("a"))
+		time.Sleep(time.Second)
+		if err := g.Err(); !errors.Is(err, registry.ErrReplaced) {
+			t.Errorf("Err is %v after another process came, want ErrReplaced", err)
+		}
+	})
+}
+
+// lossy is a driver that loses the answers to its first writes.
+type lossy struct {
+	*memregistry.Driver
+	left atomic.Int32
+}
+
+func (d *lossy) Register(ctx context.Context, in registry.Instance, ttl time.Duration) (uint64, error) {
+	revision, err := d.Driver.Register(ctx, in, ttl)
+	if d.left.Add(-1) >= 0 {
+		return 0, registry.ErrUnavailable
+	}
+	return revision, err
+}
+
+// It registered, but has no answer to it: who comes after that does replace it.
+func TestReplacedWithoutAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := memregistry.New()
+		d, other := &lossy{Driver: hub.Connect()}, hub.Connect()
+		d.left.Store(1000)
+		g, err := open(t, d).Register(t.Context(), instance("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		put(t, other, newcomer("a"))
+		time.Sleep(time.Minute)
+		if err := g.Err(); !errors.Is(err, registry.ErrReplaced) {
+			t.Errorf("Err is %v, want ErrReplaced", err)
+		}
 	})
 }

@@ -60,7 +60,10 @@ type Registry struct {
 	mu            sync.Mutex
 	err           error // why the store is away, nil while it is followed
 	revision      uint64
+	history       history
 	watchers      map[*watcher]struct{}
+	ledger        ledger
+	awaited       map[chan struct{}]func() bool
 	registrations map[Key]*Registration
 }
 
@@ -72,6 +75,7 @@ func Open(ctx context.Context, d Driver, opts ...Option) *Registry {
 		driver: d, ttl: DefaultTTL, view: newView(), stop: stop,
 		synced: make(chan struct{}), closed: make(chan struct{}),
 		watchers: map[*watcher]struct{}{}, registrations: map[Key]*Registration{},
+		ledger: ledger{weights: map[Key]int{}}, awaited: map[chan struct{}]func() bool{},
 	}
 	for _, o := range opts {
 		o(r)
@@ -226,7 +230,8 @@ func (r *Registry) replace(fresh map[Key]Change, revision uint64, store string) 
 	}
 	// Another store starts over with its revisions.
 	r.store, r.revision, r.err = store, revision, nil
-	r.publish(r.view.apply(r.view.difference(fresh, revision, now.Before(r.graceEnd))))
+	r.restart(r.change(r.view.difference(fresh, revision, now.Before(r.graceEnd))))
+	r.settle()
 	for k, g := range r.registrations {
 		g.found(fresh[k])
 	}
@@ -238,25 +243,30 @@ func (r *Registry) replace(fresh map[Key]Change, revision uint64, store string) 
 func (r *Registry) dropOrphans() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.publish(r.view.apply(r.view.orphans(r.revision)))
+	r.restart(r.change(r.view.orphans(r.revision)))
+	r.settle()
+}
+
+// change changes the snapshot. The lock is held.
+func (r *Registry) change(batch []Change) []Event {
+	for _, c := range batch {
+		r.ledger.note(c)
+	}
+	return r.view.apply(batch)
 }
 
 func (r *Registry) apply(batch []Change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.publish(r.view.apply(batch))
+	events, last := r.change(batch), r.revision
 	for _, c := range batch {
 		r.revision = max(r.revision, c.Revision)
+	}
+	r.publish(events, last)
+	r.settle()
+	for _, c := range batch {
 		if g := r.registrations[c.Key]; g != nil {
 			g.observe(c)
-		}
-	}
-}
-
-func (r *Registry) publish(events []Event) {
-	for w := range r.watchers {
-		for _, e := range events {
-			w.push(e)
 		}
 	}
 }

@@ -2,10 +2,13 @@ package registry_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/keelson-go/keelson/health"
 	"github.com/keelson-go/keelson/registry"
 	"github.com/keelson-go/keelson/registry/memregistry"
 )
@@ -16,11 +19,11 @@ type scene struct {
 	hub      *memregistry.Hub
 	node     *memregistry.Driver
 	registry *registry.Registry
-	reaper   *registry.Reaper
+	checker  *registry.Checker
 
 	mu      sync.Mutex
 	answers map[string]registry.ProbeResult // by id; ProbeOK if not set
-	probes  map[string]int
+	probes  map[string][]time.Time
 	during  func(id string) // called in a probe, before it answers
 }
 
@@ -28,18 +31,18 @@ func newScene(t *testing.T) *scene {
 	hub := memregistry.New()
 	s := &scene{
 		t: t, hub: hub, node: hub.Connect(),
-		answers: map[string]registry.ProbeResult{}, probes: map[string]int{},
+		answers: map[string]registry.ProbeResult{}, probes: map[string][]time.Time{},
 	}
 	s.registry = open(t, s.node)
-	s.reaper = registry.NewReaper(s.registry, registry.WithProber(s))
+	s.checker = registry.NewChecker(s.registry, registry.WithProber(s))
 	return s
 }
 
-// start runs the reaper until the test ends.
+// start runs the checker until the test ends.
 func (s *scene) start() {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	done := make(chan error)
-	go func() { done <- s.reaper.Run(ctx) }()
+	go func() { done <- s.checker.Run(ctx) }()
 	s.t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -51,7 +54,7 @@ func (s *scene) start() {
 
 func (s *scene) Probe(ctx context.Context, in registry.Instance) registry.ProbeResult {
 	s.mu.Lock()
-	s.probes[in.ID]++
+	s.probes[in.ID] = append(s.probes[in.ID], time.Now())
 	result, during := s.answers[in.ID], s.during
 	s.mu.Unlock()
 	if during != nil {
@@ -69,11 +72,31 @@ func (s *scene) answer(id string, r registry.ProbeResult) {
 	s.answers[id] = r
 }
 
-func (s *scene) probed(id string) int {
+func (s *scene) probed(id string) int { return len(s.probedAt(id)) }
+
+func (s *scene) probedAt(id string) []time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.probes[id]
+	return slices.Clone(s.probes[id])
 }
+
+// announce registers an instance over the node, as it is done for a process that
+// can't do so itself.
+func (s *scene) announce(id string, kind registry.LeaseKind) {
+	s.t.Helper()
+	in := instance(id, func(i *registry.Instance) {
+		if i.Lease = kind; kind == registry.LeaseChecks {
+			i.Health, i.Status = "/health", health.Starting
+		}
+		i.RegisteredAt = time.Now()
+	})
+	if _, err := s.node.Register(s.t.Context(), in, registry.DefaultTTL); err != nil {
+		s.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func checked(i *registry.Instance) { i.Health = "/health" }
 
 // join registers an instance on a connection of its own.
 func (s *scene) join(id string, change ...func(*registry.Instance)) *memregistry.Driver {

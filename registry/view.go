@@ -5,6 +5,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -118,7 +119,7 @@ func (v *view) store(touched map[string][]*record) {
 		p := current[service]
 		switch {
 		case p != nil && len(records) > 0:
-			p.Store(newMembers(records))
+			p.Store(newMembers(records, p.Load().serving))
 		case p != nil:
 			change()
 			delete(next, service)
@@ -126,7 +127,7 @@ func (v *view) store(touched map[string][]*record) {
 		case len(records) > 0:
 			change()
 			p = new(atomic.Pointer[members])
-			p.Store(newMembers(records))
+			p.Store(newMembers(records, nil))
 			next[service] = p
 		}
 	}
@@ -135,25 +136,49 @@ func (v *view) store(touched map[string][]*record) {
 	}
 }
 
-func newMembers(records []*record) *members {
+// newMembers keeps the set of those in rotation that was there before if they are
+// the same ones: what pickers know of it stays good then.
+func newMembers(records []*record, before *balance.Set) *members {
 	serving := make([]*balance.Endpoint, 0, len(records))
 	for _, r := range records { // in order, so that NewSet need not sort
 		if r.instance.Status.Serving() {
 			serving = append(serving, r.endpoint)
 		}
 	}
-	return &members{records, balance.NewSet(serving)}
+	set := balance.NewSet(serving)
+	if before != nil && slices.Equal(slices.Collect(set.All()), slices.Collect(before.All())) {
+		set = before
+	}
+	return &members{records, set}
 }
 
+// MetadataWeight is the metadata entry that says how many of the calls an instance
+// takes compared with others: a whole number; more than [balance.MaxWeight] counts
+// as that. Instances without it, or with anything else in it, have weight 1. With 0 an
+// instance is known and checked, but gets no calls.
+const MetadataWeight = "weight"
+
 // endpointFor keeps the endpoint, and so the load it has seen, while the
-// address is the same.
+// address is the same; what is known of the latency outlives a change of weight, too.
 func endpointFor(in Instance, before *record) *balance.Endpoint {
+	w := weight(in)
 	if before != nil && before.instance.Address == in.Address && before.instance.Zone == in.Zone {
-		return before.endpoint
+		if before.endpoint.Weight == w {
+			return before.endpoint
+		}
+		return before.endpoint.WithWeight(w)
 	}
 	e := balance.NewEndpoint(in.ID, in.Address)
-	e.Zone = in.Zone
+	e.Zone, e.Weight = in.Zone, w
 	return e
+}
+
+func weight(in Instance) int {
+	w, err := strconv.Atoi(in.Metadata[MetadataWeight])
+	if err != nil || w < 0 {
+		return 1
+	}
+	return min(w, balance.MaxWeight)
 }
 
 // difference returns the changes that make the view what a fresh watch told, in

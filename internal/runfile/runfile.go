@@ -33,6 +33,8 @@ type File struct {
 	Admin   string `json:"admin,omitempty"`
 	// Engine is where services reach the engine.
 	Engine Engine `json:"engine,omitzero"`
+	// Stopping says that the process stops; another signal would cut that short.
+	Stopping bool `json:"stopping,omitempty"`
 	// Children are the service processes.
 	Children []Child `json:"children"`
 }

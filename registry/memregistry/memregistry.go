@@ -27,6 +27,9 @@ type Hub struct {
 	leases   map[registry.Key]*lease
 	watchers map[*feed[registry.Change]]struct{}
 	nodes    map[*feed[registry.LeaseChange]]struct{}
+
+	campaigns map[*campaign]struct{}
+	leader    *campaign
 }
 
 type lease struct {
@@ -42,6 +45,8 @@ func New() *Hub {
 		leases:   map[registry.Key]*lease{},
 		watchers: map[*feed[registry.Change]]struct{}{},
 		nodes:    map[*feed[registry.LeaseChange]]struct{}{},
+
+		campaigns: map[*campaign]struct{}{},
 	}
 }
 
@@ -60,6 +65,7 @@ func (h *Hub) Wipe() {
 	clear(h.leases)
 	h.revision = 0
 	h.wipes++
+	h.depose(h.leader)
 	for f := range h.watchers {
 		f.end(registry.ErrUnavailable)
 	}
@@ -74,8 +80,8 @@ type Driver struct {
 	cut bool // under the hub's lock
 }
 
-// Disconnect cuts the connection: its leases are lost, its watches end and its
-// operations fail until Reconnect.
+// Disconnect cuts the connection: its leases and its leadership are lost, its
+// watches end and its operations fail until Reconnect.
 func (d *Driver) Disconnect() {
 	h := d.hub
 	h.mu.Lock()
@@ -85,6 +91,9 @@ func (d *Driver) Disconnect() {
 		if l.owner == d {
 			h.drop(k, registry.LeaseDisconnected)
 		}
+	}
+	if h.leader != nil && h.leader.owner == d {
+		h.depose(h.leader)
 	}
 	for f := range h.watchers {
 		if f.owner == d {
@@ -103,6 +112,7 @@ func (d *Driver) Reconnect() {
 	d.hub.mu.Lock()
 	defer d.hub.mu.Unlock()
 	d.cut = false
+	d.hub.wake()
 }
 
 // lock takes the hub's lock if the connection stands and ctx has not ended.

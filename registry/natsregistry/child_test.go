@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -19,24 +18,30 @@ import (
 )
 
 // A child is the test binary run again as a service: it registers and serves
-// until its standard input ends.
-const childVariable = "KEELSON_TEST_CHILD" // the instance's id
+// until its standard input ends. Or, without an id, as a registry node: it
+// campaigns for the leadership and prints whether it leads.
+const childVariable = "KEELSON_TEST_CHILD" // "service" or "node"
 
 const (
+	childID          = "KEELSON_TEST_ID" // the instance's
 	childURL         = "KEELSON_TEST_URL"
 	childCredentials = "KEELSON_TEST_CREDENTIALS"
 	childTTL         = "KEELSON_TEST_TTL"
 )
 
 func child() {
-	if err := serve(os.Getenv(childVariable)); err != nil {
+	run := serve
+	if os.Getenv(childVariable) == "node" {
+		run = campaign
+	}
+	if err := run(); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
 }
 
-func serve(id string) error {
-	ctx := context.Background()
+func serve() error {
+	ctx, id := context.Background(), os.Getenv(childID)
 	ttl, err := time.ParseDuration(os.Getenv(childTTL))
 	if err != nil {
 		return err
@@ -72,16 +77,47 @@ func serve(id string) error {
 	return err
 }
 
+func campaign() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	e, err := engine.Connect(ctx, engine.Config{URL: os.Getenv(childURL), Credentials: os.Getenv(childCredentials)})
+	if err != nil {
+		return err
+	}
+	d, err := natsregistry.New(ctx, e.Conn())
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer cancel()
+		_, _ = io.Copy(io.Discard, os.Stdin) // however it ends, it has ended
+	}()
+	for leads := range d.Lead(ctx) {
+		fmt.Println(leads)
+	}
+	return nil
+}
+
 // spawn starts a child and waits until it has registered.
 func spawn(t *testing.T, s *server, id string, ttl time.Duration) *os.Process {
+	t.Helper()
+	process, lines := run(t, s, childVariable+"=service", childID+"="+id, childTTL+"="+ttl.String())
+	if line := <-lines; line != "ready" {
+		t.Fatalf("child %s says %q", id, line)
+	}
+	return process
+}
+
+// run starts a child. What it prints comes line by line.
+func run(t *testing.T, s *server, env ...string) (*os.Process, <-chan string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), childVariable+"="+id, childURL+"="+s.embedded.URL(),
-		childCredentials+"="+s.embedded.Credentials(), childTTL+"="+ttl.String())
+	cmd.Env = append(os.Environ(), childURL+"="+s.embedded.URL(), childCredentials+"="+s.embedded.Credentials())
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -94,20 +130,26 @@ func spawn(t *testing.T, s *server, id string, ttl time.Duration) *os.Process {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	lines := make(chan string, 100)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		defer close(lines)
+		for scanner := bufio.NewScanner(stdout); scanner.Scan(); {
+			lines <- scanner.Text()
+		}
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it fails if the test has killed it
 		stdin.Close()
+		<-read
 		_ = cmd.Wait() // "signal: killed"
 	})
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != "ready" {
-		t.Fatalf("child %s says %q (%v)", id, line, err)
-	}
-	return cmd.Process
+	return cmd.Process, lines
 }
 
-// runNode runs a registry with a reaper, as a registry node does.
-func runNode(t *testing.T, s *server) (*registry.Registry, *registry.Reaper) {
+// runNode runs a registry with a checker, as a registry node does.
+func runNode(t *testing.T, s *server) (*registry.Registry, *registry.Checker) {
 	t.Helper()
 	d, err := natsregistry.New(within(t), s.node.Conn(), natsregistry.WithSystem(s.node.System()))
 	if err != nil {
@@ -117,8 +159,8 @@ func runNode(t *testing.T, s *server) (*registry.Registry, *registry.Reaper) {
 	t.Cleanup(r.Close)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	reaper := registry.NewReaper(r)
-	go func() { ended <- reaper.Run(ctx) }()
+	checker := registry.NewChecker(r)
+	go func() { ended <- checker.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -128,7 +170,7 @@ func runNode(t *testing.T, s *server) (*registry.Registry, *registry.Reaper) {
 	if err := r.WaitSynced(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	return r, reaper
+	return r, checker
 }
 
 // status is what r has of an instance, "" if nothing.

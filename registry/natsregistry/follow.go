@@ -31,7 +31,7 @@ func (d *Driver) followBucket(ctx context.Context, kv jetstream.KeyValue, also *
 	if err != nil {
 		return err
 	}
-	w, end, err := watchAll(ctx, kv)
+	w, end, err := watchKeys(ctx, kv, jetstream.AllKeys)
 	if err != nil {
 		return err
 	}
@@ -72,15 +72,15 @@ func (d *Driver) followBucket(ctx context.Context, kv jetstream.KeyValue, also *
 	}
 }
 
-// watchAll starts a watch that goes on until end is called, which returns when
+// watchKeys starts a watch that goes on until end is called, which returns when
 // nothing more comes from it. Its own Stop would wait for the server to confirm
 // that the consumer is removed, in vain if the connection is being lost; with its
 // context, the client does that behind the scenes, and the server removes a
 // consumer that nobody listens to by itself.
-func watchAll(ctx context.Context, kv jetstream.KeyValue) (w jetstream.KeyWatcher, end func(), err error) {
+func watchKeys(ctx context.Context, kv jetstream.KeyValue, keys string) (w jetstream.KeyWatcher, end func(), err error) {
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	unlink := context.AfterFunc(ctx, stop) // only while the watch is being made
-	w, err = kv.WatchAll(watching)
+	w, err = kv.Watch(watching, keys)
 	inTime := unlink()
 	if err != nil {
 		stop()
@@ -88,7 +88,7 @@ func watchAll(ctx context.Context, kv jetstream.KeyValue) (w jetstream.KeyWatche
 	}
 	return w, func() {
 		stop()
-		// If ctx ended just before WatchAll returned, the watcher may not have
+		// If ctx ended just before Watch returned, the watcher may not have
 		// noticed, and then it never closes its channel.
 		var quiet <-chan time.Time
 		if !inTime {

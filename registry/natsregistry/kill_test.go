@@ -130,7 +130,7 @@ func TestCutButAlive(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "127.0.0.1:0")
 	t.Cleanup(func() { s.stop(t) })
-	node, reaper := runNode(t, s)
+	node, checker := runNode(t, s)
 	var probes atomic.Int32
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set(registry.InstanceHeader, "alive")
@@ -167,7 +167,7 @@ func TestCutButAlive(t *testing.T) {
 		until(t, "it notices", func() bool { return r.Err() != nil })
 		c.mend()
 		until(t, "it is back", func() bool {
-			return r.Err() == nil && g.Err() == nil && reaper.LastHeartbeat(g.Instance().Key()).After(cut)
+			return r.Err() == nil && g.Err() == nil && checker.LastHeartbeat(g.Instance().Key()).After(cut)
 		})
 	}
 	cancel()

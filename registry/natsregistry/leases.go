@@ -12,13 +12,6 @@ import (
 	"github.com/keelson-go/keelson/registry"
 )
 
-// disconnectSubject tells the ends of the connections of every account.
-const disconnectSubject = "$SYS.ACCOUNT.*.DISCONNECT"
-
-// endedKept is how many ended connections are remembered: a lease and the end
-// of its connection come on different ways, so the end may be known first.
-const endedKept = 4096
-
 // alsoFollow is a second source of [Driver.follow].
 type alsoFollow struct {
 	status   <-chan nats.Status // of its connection; any change ends the following
@@ -65,17 +58,20 @@ func (d *Driver) followLeases(ctx context.Context, yield func(registry.LeaseChan
 			return fmt.Errorf("subscribe to %s: %w", disconnectSubject, unavailable(err))
 		}
 		also = &alsoFollow{status, messages, func(m *nats.Msg) bool {
-			h, err := ended(m.Data)
+			e, err := ended(m.Data)
 			if err != nil {
 				d.log.Warn("the end of a connection can't be read", "error", err)
 				return true
 			}
-			return tell(t.end(h))
+			return tell(t.end(e.holder))
 		}}
 	}
 	return d.follow(ctx, d.leases, also, func(e jetstream.KeyValueEntry, _ string) bool {
 		if e == nil {
 			return yield(registry.LeaseChange{State: registry.LeasesSynced}, nil)
+		}
+		if e.Key() == leaderKey {
+			return true
 		}
 		k, err := registry.ParseKey(e.Key())
 		if err != nil {
@@ -97,36 +93,18 @@ func (d *Driver) followLeases(ctx context.Context, yield func(registry.LeaseChan
 	})
 }
 
-// ended reads the system account's message about a connection's end.
-func ended(message []byte) (holder, error) {
-	var m struct {
-		Server struct {
-			ID string `json:"id"`
-		} `json:"server"`
-		Client struct {
-			ID uint64 `json:"id"`
-		} `json:"client"`
-	}
-	if err := json.Unmarshal(message, &m); err != nil {
-		return holder{}, err
-	}
-	return holder{m.Server.ID, m.Client.ID}, nil
-}
-
 // tracker knows which connection holds which leases, as far as they have not
 // been told to be lost.
 type tracker struct {
 	holders map[registry.Key]holder
 	leases  map[holder]map[registry.Key]struct{}
-	ended   map[holder]struct{}
-	order   []holder // of ended, oldest first
+	ended   endings
 }
 
 func newTracker() *tracker {
 	return &tracker{
 		holders: map[registry.Key]holder{},
 		leases:  map[holder]map[registry.Key]struct{}{},
-		ended:   map[holder]struct{}{},
 	}
 }
 
@@ -141,7 +119,7 @@ func (t *tracker) hold(k registry.Key, h holder, held registry.LeaseChange) []re
 	}
 	t.leases[h][k] = struct{}{}
 	changes := []registry.LeaseChange{held}
-	if _, gone := t.ended[h]; gone {
+	if t.ended.has(h) {
 		changes = append(changes, t.drop(k, registry.LeaseDisconnected)...)
 	}
 	return changes
@@ -168,14 +146,7 @@ func (t *tracker) unlink(k registry.Key, h holder) {
 
 // end drops every lease of a connection that has ended.
 func (t *tracker) end(h holder) []registry.LeaseChange {
-	if _, known := t.ended[h]; !known {
-		if len(t.order) == endedKept {
-			delete(t.ended, t.order[0])
-			t.order = t.order[1:]
-		}
-		t.ended[h] = struct{}{}
-		t.order = append(t.order, h)
-	}
+	t.ended.add(h)
 	var changes []registry.LeaseChange
 	for k := range t.leases[h] {
 		changes = append(changes, t.drop(k, registry.LeaseDisconnected)...)

@@ -44,21 +44,21 @@ func TestTracker(t *testing.T) {
 	for n := range uint64(3 * endedKept) {
 		tr.end(holder{"t", n})
 	}
-	if len(tr.ended) != endedKept || len(tr.order) != endedKept {
-		t.Errorf("%d ended connections are remembered, want %d", len(tr.ended), endedKept)
+	if len(tr.ended.known) != endedKept || len(tr.ended.order) != endedKept {
+		t.Errorf("%d ended connections are remembered, want %d", len(tr.ended.known), endedKept)
 	}
 }
 
 func FuzzEnded(f *testing.F) {
-	f.Add([]byte(`{"type":"io.nats.server.advisory.v1.client_disconnect","server":{"id":"NA"},"client":{"id":7}}`))
+	f.Add([]byte(`{"type":"io.nats.server.advisory.v1.client_disconnect","server":{"id":"NA"},"client":{"id":7},"reason":"Client Closed"}`))
 	f.Add([]byte(`{"client":{"id":-1}}`))
 	f.Fuzz(func(t *testing.T, message []byte) {
-		h, err := ended(message)
-		if err != nil && h != (holder{}) {
-			t.Errorf("%+v together with %v", h, err)
+		e, err := ended(message)
+		if err != nil && e != (ending{}) {
+			t.Errorf("%+v together with %v", e, err)
 		}
 		if err == nil && !json.Valid(message) {
-			t.Errorf("%q was read as %+v", message, h)
+			t.Errorf("%q was read as %+v", message, e)
 		}
 	})
 }

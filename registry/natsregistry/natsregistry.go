@@ -9,6 +9,9 @@
 // for connections that end; it then knows within milliseconds that a process
 // was killed. Without a system account the time to live alone works.
 //
+// Registry nodes elect their leader by one more lease, under a key that is no
+// instance's: see [Driver.Lead].
+//
 // The time to live is set by publishing to the key's subject: the client's own
 // Put and Update would drop it, and the key would then never expire.
 package natsregistry
@@ -130,19 +133,32 @@ func (d *Driver) Renew(ctx context.Context, k registry.Key, ttl time.Duration) e
 }
 
 func (d *Driver) renew(ctx context.Context, k registry.Key, ttl time.Duration) error {
-	client, err := d.nc.GetClientID()
+	h, err := d.holder()
 	if err != nil {
 		return err
 	}
-	value, err := json.Marshal(holder{d.nc.ConnectedServerId(), client})
+	value, err := json.Marshal(h)
 	if err != nil {
 		return err
 	}
-	_, err = d.js.PublishMsg(ctx, &nats.Msg{Subject: leaseSubject(k), Data: value}, jetstream.WithMsgTTL(ttl))
+	_, err = d.js.PublishMsg(ctx, &nats.Msg{Subject: leaseSubject(k.String()), Data: value}, jetstream.WithMsgTTL(ttl))
 	return err
 }
 
-func leaseSubject(k registry.Key) string { return "$KV." + LeasesBucket + "." + k.String() }
+func leaseSubject(key string) string { return "$KV." + LeasesBucket + "." + key }
+
+// holder returns the connection that stands now.
+func (d *Driver) holder() (holder, error) {
+	client, err := d.nc.GetClientID()
+	if err != nil {
+		return holder{}, err
+	}
+	server := d.nc.ConnectedServerId()
+	if server == "" { // it has just been lost, or is being closed
+		return holder{}, nats.ErrDisconnected
+	}
+	return holder{server, client}, nil
+}
 
 // Update implements [registry.Driver].
 func (d *Driver) Update(ctx context.Context, in registry.Instance, revision uint64) (next uint64, err error) {
@@ -196,11 +212,15 @@ func (d *Driver) remove(ctx context.Context, k registry.Key) error {
 	if lease == nil {
 		return nil
 	}
-	// Purge is also what an expiry looks like; only DEL says that the lease was
-	// given back, and the client's Delete would leave it there for ever.
-	msg := &nats.Msg{Subject: leaseSubject(k), Header: nats.Header{operationHeader: {opDelete}}}
-	_, err = d.js.PublishMsg(ctx, msg, jetstream.WithMsgTTL(markerTTL),
-		jetstream.WithExpectLastSequencePerSubject(lease.Revision()))
+	return d.release(ctx, k.String(), lease.Revision())
+}
+
+// release gives back a lease that is still at revision. Purge is also what an
+// expiry looks like; only DEL says that the lease was given back, and the
+// client's Delete would leave it there for ever.
+func (d *Driver) release(ctx context.Context, key string, revision uint64) error {
+	msg := &nats.Msg{Subject: leaseSubject(key), Header: nats.Header{operationHeader: {opDelete}}}
+	_, err := d.js.PublishMsg(ctx, msg, jetstream.WithMsgTTL(markerTTL), jetstream.WithExpectLastSequencePerSubject(revision))
 	if conflicts(err) {
 		return nil // it is a successor's lease now
 	}

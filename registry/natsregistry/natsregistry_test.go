@@ -61,11 +61,12 @@ func (s *server) stop(t testing.TB) {
 	}
 }
 
-// cable is a way to dial that can be cut.
+// cable is a way to dial that can be cut, or stall.
 type cable struct {
-	mu    sync.Mutex
-	cut   bool
-	conns []net.Conn
+	mu      sync.Mutex
+	cut     bool
+	stalled chan struct{} // closed when it goes on; nil while it flows
+	conns   []*cableConn
 }
 
 // Dial implements nats.CustomDialer.
@@ -76,10 +77,48 @@ func (c *cable) Dial(network, address string) (net.Conn, error) {
 		return nil, errors.New("the cable is cut")
 	}
 	conn, err := net.DialTimeout(network, address, 2*time.Second)
-	if err == nil {
-		c.conns = append(c.conns, conn)
+	if err != nil {
+		return nil, err
 	}
-	return conn, err
+	through := &cableConn{Conn: conn, cable: c, closed: make(chan struct{})}
+	c.conns = append(c.conns, through)
+	return through, nil
+}
+
+type cableConn struct {
+	net.Conn
+	cable  *cable
+	once   sync.Once
+	closed chan struct{}
+}
+
+// flow waits while the cable stalls.
+func (c *cableConn) flow() {
+	c.cable.mu.Lock()
+	stalled := c.cable.stalled
+	c.cable.mu.Unlock()
+	if stalled != nil {
+		select {
+		case <-stalled:
+		case <-c.closed:
+		}
+	}
+}
+
+func (c *cableConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.flow()
+	return n, err
+}
+
+func (c *cableConn) Write(p []byte) (int, error) {
+	c.flow()
+	return c.Conn.Write(p)
+}
+
+func (c *cableConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
 }
 
 func (c *cable) sever() {
@@ -87,10 +126,24 @@ func (c *cable) sever() {
 	defer c.mu.Unlock()
 	c.cut = true
 	for _, conn := range c.conns {
-		_ = conn.(*net.TCPConn).SetLinger(0) // without a word
+		_ = conn.Conn.(*net.TCPConn).SetLinger(0) // without a word
 		conn.Close()
 	}
 	c.conns = nil
+}
+
+// stall lets nothing through until resume is called.
+func (c *cable) stall() (resume func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stalled := make(chan struct{})
+	c.stalled = stalled
+	return sync.OnceFunc(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.stalled = nil
+		close(stalled)
+	})
 }
 
 func (c *cable) mend() {
@@ -127,7 +180,7 @@ func TestConformance(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				return registrytest.Connection{Driver: d, Sever: c.sever, Mend: c.mend}
+				return registrytest.Connection{Driver: d, Sever: c.sever, Mend: c.mend, Stall: c.stall}
 			},
 			// A server that keeps everything in memory starts again.
 			Wipe: func(t *testing.T) {

@@ -39,6 +39,9 @@ type Connection struct {
 	Sever func()
 	// Mend lets a severed connection come back, soon if not at once.
 	Mend func()
+	// Stall lets nothing through any more, without telling either end, until
+	// resume is called. Nil if the connection can't stall.
+	Stall func() (resume func())
 }
 
 // Option changes how [Run] runs.
@@ -80,6 +83,14 @@ func Run(t *testing.T, newStore func(t *testing.T) Store, opts ...Option) {
 		{"Severed", testSevered},
 		{"ContextEnds", testContextEnds},
 		{"Concurrent", testConcurrent},
+		{"Lead", testLead},
+		{"LeadLasts", testLeadLasts},
+		{"LeadEnds", testLeadEnds},
+		{"LeadShared", testLeadShared},
+		{"LeadSevered", testLeadSevered},
+		{"LeadStalled", testLeadStalled},
+		{"LeadWipe", testLeadWipe},
+		{"LeadRandom", testLeadRandom},
 		{"Announce", testAnnounce},
 		{"ComesBackAfterSever", testComesBackAfterSever},
 		{"ComesBackAfterDeletion", testComesBackAfterDeletion},

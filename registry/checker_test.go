@@ -12,7 +12,7 @@ import (
 	"github.com/keelson-go/keelson/registry/memregistry"
 )
 
-func TestReaperRefused(t *testing.T) {
+func TestCheckerRefused(t *testing.T) {
 	for _, result := range []registry.ProbeResult{registry.ProbeRefused, registry.ProbeOther} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newScene(t)
@@ -33,7 +33,7 @@ func TestReaperRefused(t *testing.T) {
 	}
 }
 
-func TestReaperBroken(t *testing.T) {
+func TestCheckerBroken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		s.start()
@@ -59,7 +59,7 @@ func TestReaperBroken(t *testing.T) {
 	})
 }
 
-func TestReaperFailing(t *testing.T) {
+func TestCheckerFailing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		s.start()
@@ -72,10 +72,10 @@ func TestReaperFailing(t *testing.T) {
 		if in, _ := s.registry.Get(registry.Key{Service: "users", ID: "a"}); in.Announced != health.Degraded {
 			t.Errorf("announced %q, want degraded", in.Announced)
 		}
-		time.Sleep(time.Hour)
-		s.expect("an hour later", is{"a": health.Unhealthy}) // never removed unconfirmed
-		if n := s.probed("a"); n < 3600/6 || n > 3600/4 {
-			t.Errorf("%d checks in an hour, want one each five seconds", n)
+		time.Sleep(9 * time.Minute)
+		s.expect("nine minutes later", is{"a": health.Unhealthy}) // not removed unconfirmed
+		if n := s.probed("a"); n < 540/6 || n > 540/4 {
+			t.Errorf("%d checks in nine minutes, want one each five seconds", n)
 		}
 		// It answers again, though still without a lease.
 		s.answer("a", registry.ProbeOK)
@@ -100,7 +100,7 @@ func TestReaperFailing(t *testing.T) {
 	})
 }
 
-func TestReaperAnswersWithoutLease(t *testing.T) {
+func TestCheckerAnswersWithoutLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		s.start()
@@ -120,7 +120,7 @@ func TestReaperAnswersWithoutLease(t *testing.T) {
 }
 
 // By a status the instance gave itself nobody else may change it.
-func TestReaperLeavesOwnStatus(t *testing.T) {
+func TestCheckerLeavesOwnStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		s.join("unwell", func(i *registry.Instance) { i.Status = health.Unhealthy })
@@ -133,34 +133,39 @@ func TestReaperLeavesOwnStatus(t *testing.T) {
 	})
 }
 
-func TestReaperSweep(t *testing.T) {
+func TestCheckerSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
-		s.join("well")
+		well := s.join("well")
 		s.join("dead").Disconnect() // and nobody was there to see it
 		s.join("leased")            // its lease is not over, but it is dead
 		s.answer("dead", registry.ProbeRefused)
 		s.answer("leased", registry.ProbeRefused)
 		s.start()
-		s.expect("at the start", is{"well": health.Healthy, "dead": "", "leased": ""})
+		s.expect("at the start", is{"well": health.Healthy, "dead": "", "leased": health.Healthy})
+		time.Sleep(registry.CheckInterval * 11 / 10)
+		s.expect("an interval later", is{"well": health.Healthy, "leased": health.Unhealthy})
 		if n := s.probed("well"); n != 1 {
 			t.Errorf("well was probed %d times, want once", n)
 		}
 		// While the node is away, more die, and one comes and dies.
 		s.node.Disconnect()
+		well.Disconnect()
 		s.answer("well", registry.ProbeRefused)
 		s.join("late").Disconnect()
 		s.answer("late", registry.ProbeRefused)
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour - time.Minute)
 		s.expect("while the store is away", is{"well": health.Healthy})
 		s.node.Reconnect()
 		time.Sleep(10 * time.Second)
-		s.expect("when it is back", is{"well": "", "late": ""})
+		s.expect("when it is back", is{"well": "", "late": "", "leased": health.Unhealthy})
+		time.Sleep(time.Minute)
+		s.expect("when its lease is over", is{"leased": ""})
 	})
 }
 
 // A record whose lease nobody ever saw is found all the same.
-func TestReaperRecordWithoutLease(t *testing.T) {
+func TestCheckerRecordWithoutLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		s.start()
@@ -182,7 +187,7 @@ func TestReaperRecordWithoutLease(t *testing.T) {
 	})
 }
 
-func TestReaperPanicThreshold(t *testing.T) {
+func TestCheckerPanicThreshold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		s.start()
@@ -214,7 +219,7 @@ func TestReaperPanicThreshold(t *testing.T) {
 
 // The record changes while it is probed: the verdict is about the past, and
 // must not hit the present.
-func TestReaperConflict(t *testing.T) {
+func TestCheckerConflict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		s.start()
@@ -242,7 +247,7 @@ func TestReaperConflict(t *testing.T) {
 }
 
 // It loses its lease during a probe that it answers: that calls for another one.
-func TestReaperEventDuringProbe(t *testing.T) {
+func TestCheckerEventDuringProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		s.start()
@@ -266,13 +271,13 @@ func TestReaperEventDuringProbe(t *testing.T) {
 	})
 }
 
-func TestReaperReleased(t *testing.T) {
+func TestCheckerReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		s.start()
 		a := s.join("a")
 		key := instance("a").Key()
-		if s.reaper.LastHeartbeat(key).IsZero() {
+		if s.checker.LastHeartbeat(key).IsZero() {
 			t.Error("no heartbeat of an instance with a lease")
 		}
 		if err := a.Deregister(t.Context(), key, 0); err != nil {
@@ -282,18 +287,18 @@ func TestReaperReleased(t *testing.T) {
 		if n := s.probed("a"); n != 0 {
 			t.Errorf("who says goodbye is probed %d times", n)
 		}
-		if !s.reaper.LastHeartbeat(key).IsZero() {
+		if !s.checker.LastHeartbeat(key).IsZero() {
 			t.Error("a heartbeat of an instance without a lease")
 		}
 	})
 }
 
 // Two nodes at work do not hurt each other, nor the instances.
-func TestReaperTwice(t *testing.T) {
+func TestCheckerTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		s.start()
-		second := registry.NewReaper(open(t, s.hub.Connect()), registry.WithProber(s))
+		second := registry.NewChecker(open(t, s.hub.Connect()), registry.WithProber(s))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- second.Run(ctx) }()
@@ -318,7 +323,7 @@ func TestReaperTwice(t *testing.T) {
 	})
 }
 
-func TestReaperEnds(t *testing.T) {
+func TestCheckerEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := memregistry.New()
 		d := hub.Connect()
@@ -326,12 +331,12 @@ func TestReaperEnds(t *testing.T) {
 		r := registry.Open(t.Context(), d)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := registry.NewReaper(r).Run(ctx); err != nil {
+		if err := registry.NewChecker(r).Run(ctx); err != nil {
 			t.Errorf("ended before the store came: %v", err)
 		}
 		r.Close()
-		if err := registry.NewReaper(r).Run(t.Context()); err == nil {
-			t.Error("a reaper on a closed registry that was never synced runs")
+		if err := registry.NewChecker(r).Run(t.Context()); err == nil {
+			t.Error("a checker on a closed registry that was never synced runs")
 		}
 	})
 }
