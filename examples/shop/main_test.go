@@ -207,6 +207,16 @@ func TestManifest(t *testing.T) {
 	if folder, err := filepath.Abs("."); err != nil || m.Resolve(s.Package) != folder {
 		t.Errorf("the package is %s, not %s (%v)", m.Resolve(s.Package), folder, err)
 	}
+	// In one process it is the same.
+	own := config.Gateway
+	if own.RateLimit.Requests != m.Gateway.RateLimit.Limit || own.RateLimit.Window != m.Gateway.RateLimit.Window || len(own.Routes) != len(r) {
+		t.Errorf("in one process: limit %+v, routes %+v", own.RateLimit, own.Routes)
+	}
+	for i, route := range own.Routes {
+		if route.Path != r[i].Path || route.Service != r[i].Service || route.StripPrefix != r[i].StripPrefix {
+			t.Errorf("in one process: route %+v, want %+v", route, r[i])
+		}
+	}
 	if len(r) != 1 || r[0].Path != "/api/users/*" || r[0].Service != "user-service" || r[0].StripPrefix != "/api" {
 		t.Errorf("routes %+v", r)
 	}
