@@ -68,6 +68,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -149,13 +150,33 @@ func New(cfg Config) (*Console, error) {
 	origins := http.NewCrossOriginProtection()
 	origins.SetDenyHandler(http.HandlerFunc(refuseOrigin))
 	c.handler = middleware.Chain(middleware.Routes(mux),
-		middleware.RequestID(), middleware.Trace(), middleware.AccessLog(cfg.Logger, middleware.AccessLogOptions{}),
+		inTime, middleware.RequestID(), middleware.Trace(), middleware.AccessLog(cfg.Logger, middleware.AccessLogOptions{Skip: routine}),
 		middleware.Recover(cfg.Logger), c.allowHost, origins.Handler, c.authenticate, fresh, middleware.BodyLimit(maxBody))
 	return c, nil
 }
 
+// routine is what programs ask again and again; the log would have nothing else.
+func routine(r *http.Request) bool {
+	path := r.URL.Path
+	return path == "/livez" || path == "/metrics" || strings.HasSuffix(path, "/heartbeat") || strings.HasSuffix(path, "/pick")
+}
+
 // ServeHTTP implements http.Handler.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.ServeHTTP(w, r) }
+
+// answerTimeout is how long a reader may take for an answer that is no stream.
+const answerTimeout = time.Minute
+
+// inTime ends an answer that nobody takes. It is for every request: what the one
+// before on the connection was given holds on. Streams have rules of their own,
+// see send.
+func inTime(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Not every writer has deadlines. One without just blocks.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
+		next.ServeHTTP(w, r)
+	})
+}
 
 // fresh keeps answers, which are of this moment, from being stored, unless the
 // handler says otherwise.

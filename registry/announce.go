@@ -216,8 +216,11 @@ func (r *Registry) usable(k Key) error {
 	switch {
 	case r.isClosed():
 		return fmt.Errorf("registry: %s: %w", k, ErrClosed)
-	case !r.Synced():
-		return fmt.Errorf("registry: %s: %w", k, r.Err())
+	case r.Synced():
+		return nil
+	}
+	if err := r.Err(); err != nil { // else the first snapshot has come just now
+		return fmt.Errorf("registry: %s: %w", k, err)
 	}
 	return nil
 }

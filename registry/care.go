@@ -129,6 +129,9 @@ func (t *term) observe(e Event, now time.Time) {
 		t.spoke(&e.Instance, now)
 	case Deregister:
 		k := e.Instance.Key()
+		if t.registry.view.members(k.Service) == nil {
+			delete(t.counts, k.Service) // it holds the last snapshot
+		}
 		if p := t.patients[k]; p != nil && t.registry.view.get(k) == nil {
 			t.dismiss(p)
 		}

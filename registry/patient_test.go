@@ -206,3 +206,15 @@ func TestPanicking(t *testing.T) {
 		}
 	}
 }
+
+// What is known of a service ends with it.
+func TestTermForgetsServices(t *testing.T) {
+	t.Parallel()
+	term := newTerm(NewChecker(&Registry{view: newView()}), nil)
+	term.synced = true
+	term.counts["users"] = headcount{out: 1}
+	term.observe(Event{Type: Deregister, Instance: Instance{Name: "users", ID: "a"}}, time.Now())
+	if len(term.counts) != 0 {
+		t.Errorf("counts are kept of services that have gone: %v", term.counts)
+	}
+}

@@ -278,7 +278,7 @@ func (t *term) failed(w written, now time.Time) {
 	delete(t.counts, p.key.Service)
 	if errors.Is(w.err, ErrConflict) {
 		// Its record changed while it was checked: look again, at the new one.
-		p.due = now.Add(brokenPause)
+		p.due = now.Add(lagPause)
 	} else {
 		t.log(w.checked).Warn("the registry can't be changed; trying again", "error", w.err)
 		p.due = now.Add(recheckSoon)

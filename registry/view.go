@@ -141,15 +141,18 @@ func (v *view) store(touched map[string][]*record) {
 func newMembers(records []*record, before *balance.Set) *members {
 	serving := make([]*balance.Endpoint, 0, len(records))
 	for _, r := range records { // in order, so that NewSet need not sort
-		if r.instance.Status.Serving() {
+		if r.instance.Status.Serving() && r.endpoint.Weight > 0 {
 			serving = append(serving, r.endpoint)
 		}
 	}
-	set := balance.NewSet(serving)
-	if before != nil && slices.Equal(slices.Collect(set.All()), slices.Collect(before.All())) {
-		set = before
+	same := before != nil && before.Len() == len(serving)
+	for i := 0; same && i < len(serving); i++ {
+		same = before.At(i) == serving[i]
 	}
-	return &members{records, set}
+	if same {
+		return &members{records, before}
+	}
+	return &members{records, balance.NewSet(serving)}
 }
 
 // MetadataWeight is the metadata entry that says how many of the calls an instance

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keelson-go/keelson/balance"
+	"github.com/keelson-go/keelson/health"
 	"github.com/keelson-go/keelson/registry"
 	"github.com/keelson-go/keelson/registry/memregistry"
 )
@@ -71,6 +72,48 @@ func TestEndpointWeightZero(t *testing.T) {
 		synctest.Wait()
 		if n := r.Endpoints("users").Len(); n != 2 {
 			t.Errorf("%d endpoints take calls after the weight is back, want 2", n)
+		}
+	})
+}
+
+// Pickers remember much about a set, so it is another one only when others are in
+// rotation: not when a record is written again.
+func TestEndpointsStayTheSameSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := memregistry.New().Connect()
+		r := open(t, d)
+		put(t, d, instance("a"))
+		put(t, d, instance("b", withWeight("3")))
+		put(t, d, instance("c", withWeight("0")))
+		synctest.Wait()
+		before := r.Endpoints("users")
+		if before.Len() != 2 {
+			t.Fatalf("%d endpoints, want 2", before.Len())
+		}
+		status := func(s registry.Status) func(*registry.Instance) {
+			return func(in *registry.Instance) { in.Status = s }
+		}
+		for _, c := range []struct {
+			what string
+			in   registry.Instance
+			same bool
+		}{
+			{"the same record again", instance("a"), true},
+			{"degraded", instance("a", status(health.Degraded)), true},
+			{"one more that does not serve", instance("d", status(health.Starting)), true},
+			{"which serves then", instance("d"), false},
+			{"another address", instance("a", func(in *registry.Instance) { in.Address = "http://moved:3001" }), false},
+			{"another weight", instance("b", withWeight("4")), false},
+			{"a weight after none", instance("c"), false},
+			{"out of rotation", instance("a", status(health.Unhealthy)), false},
+		} {
+			put(t, d, c.in)
+			synctest.Wait()
+			after := r.Endpoints("users")
+			if (after == before) != c.same {
+				t.Errorf("%s: the same set: %v, want %v", c.what, after == before, c.same)
+			}
+			before = after
 		}
 	})
 }
