@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"maps"
 	"net"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/keelson-go/keelson/balance"
@@ -53,6 +55,13 @@ func WithZone(zone string) Option { return func(t *Transport) { t.zone = zone } 
 // WithMetrics records the duration of every attempt.
 func WithMetrics(m *telemetry.ClientMetrics) Option { return func(t *Transport) { t.metrics = m } }
 
+// WithDialControl has control asked before each connection is made, with the
+// address that a name has led to; see net.Dialer.ControlContext. It does not go
+// together with [WithBase].
+func WithDialControl(control func(ctx context.Context, network, address string, c syscall.RawConn) error) Option {
+	return func(t *Transport) { t.control = control }
+}
+
 // WithBase sets the transport for HTTP/1 and TLS. The Transport owns it from
 // then on.
 func WithBase(base *http.Transport) Option { return func(t *Transport) { t.base = base } }
@@ -65,6 +74,7 @@ type Transport struct {
 	newPicker func() balance.Picker
 	zone      string
 	metrics   *telemetry.ClientMetrics
+	control   func(ctx context.Context, network, address string, c syscall.RawConn) error
 	base      *http.Transport
 	grpc      *http.Transport // HTTP/2 without TLS, which gRPC needs
 
@@ -83,7 +93,7 @@ func New(d Discoverer, opts ...Option) *Transport {
 		t.newPicker = func() balance.Picker { return balance.PreferZone(t.zone, within) }
 	}
 	if t.base == nil {
-		t.base = newBase()
+		t.base = t.newBase()
 	}
 	t.grpc = t.base.Clone()
 	t.grpc.Protocols = new(http.Protocols)
@@ -92,8 +102,8 @@ func New(d Discoverer, opts ...Option) *Transport {
 	return t
 }
 
-func newBase() *http.Transport {
-	dialer := &net.Dialer{Timeout: DialTimeout, KeepAlive: 15 * time.Second}
+func (t *Transport) newBase() *http.Transport {
+	dialer := &net.Dialer{Timeout: DialTimeout, KeepAlive: 15 * time.Second, ControlContext: t.control}
 	return &http.Transport{
 		DialContext:           dialer.DialContext,
 		ForceAttemptHTTP2:     true, // over TLS, where a dialer of one's own switches it off

@@ -135,7 +135,7 @@ func Listen(ctx context.Context, cfg Config) (*Platform, error) {
 			return nil, fmt.Errorf("platform: make the data folder: %w", err)
 		}
 	}
-	p.transport = client.New(fleet{p}, client.WithMetrics(cfg.Telemetry.Client()))
+	p.transport = client.New(fleet{p}, client.WithMetrics(cfg.Telemetry.Client()), client.WithDialControl(onlyInstances))
 	p.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{
 		Transport: p.transport, Health: p.health.Detail(), Services: p.services,
 		Telemetry: cfg.Telemetry, Logger: p.log(),
@@ -317,7 +317,7 @@ func (p *Platform) serveAdmin(ctx context.Context, ready func()) error {
 	c, err := console.New(console.Config{
 		Listen: p.adminListener.Addr(), Registry: r.registry, LastHeartbeat: r.checker.LastHeartbeat,
 		Authenticator: p.config.AdminAuthenticator, System: p.system, Processes: p.config.Processes,
-		Metrics: p.config.Telemetry.Handler(), Logger: p.log(),
+		Metrics: p.config.Telemetry.Handler(), Logger: p.log(), Shared: elsewhere(p.config.External.URL),
 	})
 	if err != nil {
 		return err
