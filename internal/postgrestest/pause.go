@@ -82,7 +82,7 @@ type waker struct {
 func startWaker() (*waker, error) {
 	cmd := exec.Command("/bin/sh", "-c", `while read -r pid; do pids="$pids $pid"; done; kill -CONT $pids`) //nolint:noctx // It ends with dismiss, or after us.
 	cmd.Env = environment()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}                                                   // not to die of what kills us
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // not to die of what kills us
 	pids, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

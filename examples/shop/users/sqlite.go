@@ -156,8 +156,8 @@ func (d *sqliteDB) transact(ctx context.Context, f func(*sql.Tx) error) error {
 		return err
 	}
 	if err := f(tx); err != nil {
-		// A failed rollback leaves a connection that database/sql drops, and SQLite
-		// then rolls back itself: err says it all.
+		// It fails if SQLite has rolled back by itself, or database/sql because ctx
+		// has ended: err says it all.
 		_ = tx.Rollback()
 		return err
 	}

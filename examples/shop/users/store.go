@@ -50,7 +50,7 @@ type Store struct {
 type database interface {
 	get(ctx context.Context, id string) *sql.Row
 	list(ctx context.Context, after string, limit int) (*sql.Rows, error)
-	// create gives the user an id above those of all who were ever seen.
+	// create gives the user an id above those of all who were ever seen; see List.
 	create(ctx context.Context, name, email string) (User, error)
 	replace(ctx context.Context, id, name, email string) (User, error)
 	// delete returns the number of users deleted.
@@ -83,7 +83,7 @@ type database interface {
 // are written with %.
 //
 // A PostgreSQL server that can't be reached yet is waited for, at most 25 s.
-// Errors never contain the address.
+// No error repeats the password.
 func Open(ctx context.Context, address string) (*Store, error) {
 	return open(ctx, address, slog.New(slog.DiscardHandler))
 }
@@ -126,7 +126,8 @@ func migrate(ctx context.Context, db *sql.DB, dialect goose.Dialect, files fs.FS
 	return nil
 }
 
-// Close waits for what is in progress and closes the database.
+// Close closes the database. A connection in use is closed as soon as its user is
+// done; what has not begun fails.
 func (s *Store) Close() error { return s.db.close() }
 
 const (
@@ -139,7 +140,7 @@ const (
 // List returns at most limit users in the order of their ids, beginning after
 // the id after, which need not exist any more; "" begins at the first. No user
 // ever appears before one that was seen: who goes on after the last id he has
-// read misses none.
+// read misses none. With SQLite that takes a clock that is not set back.
 func (s *Store) List(ctx context.Context, after string, limit int) ([]User, error) {
 	if after == "" {
 		after = uuid.Nil.String() // before all

@@ -265,10 +265,10 @@ func testListWalk(t *testing.T, b backend) {
 			}
 			want = append(want, u.ID)
 		}
-		for range rapid.IntRange(0, 40).Draw(rt, "users") {
+		for range rapid.IntRange(0, 12).Draw(rt, "users") {
 			add()
 		}
-		size := rapid.IntRange(1, 45).Draw(rt, "page")
+		size := rapid.IntRange(1, 14).Draw(rt, "page")
 		var got []string
 		for after := ""; ; {
 			page, err := s.List(t.Context(), after, size)
@@ -290,7 +290,7 @@ func testListWalk(t *testing.T, b backend) {
 					rt.Fatal(err)
 				}
 			}
-			if len(want) < 60 && rapid.Bool().Draw(rt, "create") {
+			if len(want) < 24 && rapid.Bool().Draw(rt, "create") {
 				add()
 			}
 		}
