@@ -67,10 +67,6 @@ func New(name string, opts ...Option) (*Service, error) {
 	}
 	s.transport = client.New(fleet, client.WithMetrics(s.telemetry.Client()), client.WithZone(o.zone))
 	s.group = lifecycle.New(lifecycle.StopTimeout(o.stopTimeout), lifecycle.ForceOn(o.forced), lifecycle.Logger(s.Log()))
-	s.group.Add("health checks", func(ctx context.Context, ready func()) error {
-		ready()
-		return s.health.Run(ctx)
-	})
 	return s, errors.Join(
 		s.health.AddDetail("metrics", func() any { return s.telemetry.Server().Summary() }),
 		s.health.AddDetail("breakers", func() any { return s.breakers.report() }),
@@ -172,6 +168,12 @@ func (s *Service) Run(ctx context.Context) error {
 	if s.ran.Swap(true) {
 		return fmt.Errorf("service %q: %w", s.name, lifecycle.ErrRan)
 	}
+	// Behind what the service has added, so that no check asks for what its stop
+	// hooks have closed.
+	s.group.Add("health checks", func(ctx context.Context, ready func()) error {
+		ready()
+		return s.health.Run(ctx)
+	})
 	s.group.Add("http server", s.serve)
 	s.group.Add("registration", s.announce)
 	err := s.group.Run(ctx)
