@@ -9,10 +9,12 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // app is one run of the command line.
 type app struct {
+	stdin          *os.File // to ask a person; nil means there is none
 	stdout, stderr io.Writer
 	env            func(string) string
 	forced         <-chan struct{} // closed by a second signal
@@ -20,6 +22,7 @@ type app struct {
 	color  string // auto, always or never
 	output string // of commands that list something
 	url    string // of the running system
+	token  string // for its admin API
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
@@ -35,7 +38,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if !known {
 		f = &failure{code: exitFailed, message: err.Error()}
 	}
-	f.print(a.stderr, a.output == "json", a.style(a.stderr))
+	if f.message != "" { // the data on stdout has said it all
+		f.print(a.stderr, a.output == "json" || wantsJSON(args), a.style(a.stderr))
+	}
 	return f.code
 }
 
@@ -61,7 +66,9 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &failure{code: exitUsage, message: err.Error(), hint: "see " + cmd.CommandPath() + " --help"}
 	})
-	root.AddCommand(a.upCommand(), a.servicesCommand(), a.tokenCommand(), a.versionCommand())
+	root.AddCommand(a.upCommand(), a.downCommand(), a.restartCommand(), a.logsCommand())
+	root.AddCommand(a.servicesCommand(), a.tokenCommand(), a.versionCommand())
+	root.AddCommand(a.statusCommand(), a.doctorCommand())
 	return root
 }
 
@@ -77,9 +84,13 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 			f.message = cmd.CommandPath() + " needs an argument"
 			return f
 		}
-		f.message = fmt.Sprintf("%s does not take %q", cmd.CommandPath(), args[0])
+		most := len(args) - 1 // of the arguments it can take
+		for most > 0 && check(cmd, args[:most]) != nil {
+			most--
+		}
+		f.message = fmt.Sprintf("%s does not take %q", cmd.CommandPath(), args[most])
 		cmd.SuggestionsMinimumDistance = 2
-		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		if like := cmd.SuggestionsFor(args[most]); len(like) > 0 {
 			f.hint = "did you mean " + strings.Join(like, " or ") + "?"
 		}
 		return f
@@ -99,12 +110,22 @@ func (a *app) style(w io.Writer) style {
 
 // terminal reports whether w is one.
 func terminal(w io.Writer) bool {
+	width, _ := terminalSize(w)
+	return width >= 0
+}
+
+// terminalSize returns the columns and lines of the terminal that w is, zeroes
+// if it does not know them, and -1 if it is none, as /dev/null is none.
+func terminalSize(w io.Writer) (columns, lines int) {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
+	if !ok || f == nil {
+		return -1, -1
 	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return -1, -1
+	}
+	return int(size.Col), int(size.Row)
 }
 
 // style is whether to use colours: ANSI SGR sequences.
@@ -118,7 +139,7 @@ const (
 var prefixColors = []string{"36", "35", "34", "32", "33", "96", "95", "94"}
 
 func (s style) paint(sgr, text string) string {
-	if !s {
+	if !s || sgr == "" {
 		return text
 	}
 	return "\x1b[" + sgr + "m" + text + "\x1b[0m"

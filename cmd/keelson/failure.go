@@ -36,6 +36,27 @@ type failure struct {
 
 func (f *failure) Error() string { return f.message }
 
+// wantsJSON reports whether the arguments ask for JSON, for complaints about
+// these very arguments too.
+func wantsJSON(args []string) bool {
+	for i, arg := range args {
+		switch arg {
+		case "--":
+			return false
+		case "-ojson", "-o=json", "--output=json":
+			return true
+		case "-o", "--output":
+			if i+1 < len(args) && args[i+1] == "json" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// interrupted is how a one-shot command ends after a Ctrl-C.
+func interrupted() *failure { return &failure{code: exitInterrupted, message: "interrupted"} }
+
 func (f *failure) print(w io.Writer, asJSON bool, s style) {
 	if asJSON {
 		// The writer is stderr: nobody is left to tell of its failure.

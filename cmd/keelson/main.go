@@ -1,7 +1,12 @@
 // Command keelson runs and inspects Keelson fleets.
 //
 //	keelson up            run the project's services, gateway and engine
-//	keelson services      list the services that are up, or watch them change
+//	keelson logs          show what its services write
+//	keelson restart       restart services
+//	keelson down          stop it
+//	keelson status        show the running system at a glance
+//	keelson services      look at the services that are up, and steer them
+//	keelson doctor        find out what is wrong, and how to put it right
 //	keelson token         print a token for the development gateway
 //	keelson version       print the version
 //
@@ -27,7 +32,7 @@ func main() {
 		defer stop()
 	}
 	ctx, forced, stop := lifecycle.Signals(hangup)
-	app := &app{stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv, forced: forced}
+	app := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv, forced: forced}
 	code := app.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

@@ -113,7 +113,9 @@ func TestUsage(t *testing.T) {
 		{"srvices", exitUsage, "did you mean services?"},
 		{"services lst", exitUsage, "did you mean list?"},
 		{"services -o xml", exitUsage, "use table, wide, json, yaml, name"},
-		{"services list a b", exitUsage, `does not take "a"`},
+		{"services list a b", exitUsage, `does not take "b"`},
+		{"services pick a b c", exitUsage, `does not take "b"`},
+		{"services show a b c d", exitUsage, `does not take "c"`},
 		{"services list No_Name --url http://127.0.0.1:1", exitUsage, "not a service's name"},
 		{"services --url nonsense", exitUsage, "no URL"},
 		{"up --bogus", exitUsage, "see keelson up --help"},
@@ -274,7 +276,7 @@ func TestListServices(t *testing.T) {
 		t.Errorf("yaml:\n%s", got.stdout)
 	}
 	got = keelson(t, nil, "services", "list", "--status", "sleepy", "--url", url)
-	if got.code != exitFailed || !strings.Contains(got.stderr, "draining") {
+	if got.code != exitUsage || !strings.Contains(got.stderr, "draining") {
 		t.Errorf("unknown status: %+v", got)
 	}
 }

@@ -39,7 +39,8 @@ func writeYAML(w io.Writer, v any) error {
 		return err
 	}
 	var plain any
-	if err := json.Unmarshal(b, &plain); err != nil {
+	// JSON is YAML, too; read as such, whole numbers stay whole.
+	if err := yaml.Unmarshal(b, &plain); err != nil {
 		return err
 	}
 	out, err := yaml.Marshal(plain)

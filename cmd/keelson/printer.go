@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keelson-go/keelson/auth"
+	"github.com/keelson-go/keelson/console"
 	"github.com/keelson-go/keelson/internal/manifest"
 	"github.com/keelson-go/keelson/internal/supervise"
 	"github.com/keelson-go/keelson/platform"
@@ -21,16 +24,43 @@ import (
 // its own writes: a terminal that is paused holds up nobody, and what does not
 // fit into the queue meanwhile is counted and left out.
 type printer struct {
-	style   style
-	width   int
-	colors  map[string]string
-	live    bool // stderr is a terminal: progress may be drawn over
+	prefixes
+	talk    style // on stderr
+	json    bool  // stdout gets NDJSON
+	live    bool  // stderr is a terminal: progress may be drawn over
 	stdout  io.Writer
 	stderr  io.Writer
 	queue   chan item
 	dropped atomic.Int64
+	crashed sync.Map // instances that have ended and were not up again yet
 	closing chan struct{}
 	gone    chan struct{}
+}
+
+// prefixes say who has written a line.
+type prefixes struct {
+	style  style
+	width  int
+	colors map[string]string // by service
+}
+
+func newPrefixes(s style, services []string) prefixes {
+	p := prefixes{style: s, colors: map[string]string{}}
+	for i, name := range services {
+		p.width = max(p.width, len(name))
+		p.colors[name] = prefixColors[i%len(prefixColors)]
+	}
+	p.width = min(p.width, 24)
+	return p
+}
+
+// prefix is the service's name; one of several instances shows which.
+func (p *prefixes) prefix(name, instance string) string {
+	label := name
+	if n, ok := strings.CutPrefix(instance, name+"-"); ok && n != "1" {
+		label = name + "#" + n
+	}
+	return p.style.paint(p.colors[name], fmt.Sprintf("%-*s │", p.width, label))
 }
 
 // item is something to write: a whole text, or a progress line to draw.
@@ -45,14 +75,9 @@ const queueLength = 8192
 
 func newPrinter(stdout, stderr io.Writer, s style, live bool, services []string) *printer {
 	p := &printer{
-		style: s, stdout: stdout, stderr: stderr, live: live, colors: map[string]string{},
+		prefixes: newPrefixes(s, append([]string{"keelson"}, services...)), stdout: stdout, stderr: stderr, live: live,
 		queue: make(chan item, queueLength), closing: make(chan struct{}), gone: make(chan struct{}),
 	}
-	for i, name := range append([]string{"keelson"}, services...) {
-		p.width = max(p.width, len(name))
-		p.colors[name] = prefixColors[i%len(prefixColors)]
-	}
-	p.width = min(p.width, 24)
 	go p.write()
 	return p
 }
@@ -116,13 +141,25 @@ func (p *printer) write() {
 	}
 }
 
-// line shows a child's line. A service of several instances shows which.
-func (p *printer) line(name, instance, text string) {
-	label := name
-	if n, ok := strings.CutPrefix(instance, name+"-"); ok && n != "1" {
-		label = name + "#" + n
+// line shows a child's line.
+func (p *printer) line(l console.LogLine) {
+	if p.json {
+		p.object(l)
+		return
 	}
-	p.put(item{to: p.stdout, text: fmt.Sprintf("%s %s\n", p.style.paint(p.colors[name], fmt.Sprintf("%-*s │", p.width, label)), text)})
+	p.put(item{to: p.stdout, text: fmt.Sprintf("%s %s\n", p.prefix(l.Service, l.Instance), l.Text)})
+}
+
+// object shows a value as a line of JSON.
+func (p *printer) object(v any) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		p.say("a line can't be written as JSON: %v", err)
+		return
+	}
+	p.put(item{to: p.stdout, text: b.String()})
 }
 
 // writer shows what is written to it line by line under a name.
@@ -144,7 +181,7 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 		if !found {
 			return len(b), nil
 		}
-		w.printer.line(w.name, "", string(line))
+		w.printer.line(console.LogLine{Time: time.Now().UTC(), Service: w.name, Stream: string(supervise.Stderr), Text: string(line)})
 		w.partial = bytes.Clone(rest)
 	}
 }
@@ -154,17 +191,42 @@ func (p *printer) say(format string, args ...any) {
 	p.put(item{to: p.stderr, text: fmt.Sprintf(format+"\n", args...)})
 }
 
+// warn tells the person something that is probably not meant.
+func (p *printer) warn(format string, args ...any) {
+	p.say("%s %s", p.talk.paint(yellow, "warning:"), fmt.Sprintf(format, args...))
+}
+
+// broken tells that a program does not build.
+func (p *printer) broken(err error) {
+	text := p.talk.paint(red, err.Error()) + "; the one before it runs on"
+	if b, ok := errors.AsType[*buildError](err); ok {
+		text += ":\n" + indent(strings.Split(b.output, "\n"))
+	}
+	p.say("%s", text)
+}
+
+// stateEvent is a child's change of state in NDJSON.
+type stateEvent struct {
+	Time  time.Time `json:"time"`
+	Event string    `json:"event"` // "state"
+	console.Process
+}
+
 // state tells what becomes of a child, as far as its own lines don't.
-func (p *printer) state(st supervise.Status) {
+func (p *printer) state(process console.Process, st supervise.Status) {
+	if p.json {
+		p.object(stateEvent{time.Now().UTC(), "state", process})
+	}
 	switch st.State {
 	case supervise.Restarting:
+		p.crashed.Store(st.Instance, true)
 		why := fmt.Sprintf("%s has ended (%v)", st.Instance, st.Exit)
 		if st.Err != nil {
 			why = st.Err.Error()
 		}
 		p.say("%s; starting it again in %s", why, st.Delay.Round(100*time.Millisecond))
 	case supervise.Healthy:
-		if st.Restarts > 0 {
+		if _, crashed := p.crashed.LoadAndDelete(st.Instance); crashed {
 			p.say("%s is up again", st.Instance)
 		}
 	}
@@ -175,6 +237,14 @@ func (p *printer) state(st supervise.Status) {
 func (p *printer) building(pkg string) (stop func()) {
 	if !p.live {
 		p.say("building %s", pkg)
+	}
+	return p.rebuilding(pkg)
+}
+
+// rebuilding is building on a terminal, and silent elsewhere: perhaps nothing
+// comes of it.
+func (p *printer) rebuilding(pkg string) (stop func()) {
+	if !p.live {
 		return func() {}
 	}
 	began := time.Now()
@@ -197,10 +267,6 @@ func (p *printer) building(pkg string) (stop func()) {
 		close(stopped)
 		<-gone
 	}
-}
-
-func (p *printer) built(pkg string, took time.Duration) {
-	p.say("built %s in %.1fs", pkg, took.Seconds())
 }
 
 // progress draws a line that is drawn over by whatever comes next.

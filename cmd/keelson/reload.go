@@ -4,6 +4,8 @@ import (
 	"context"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -11,26 +13,31 @@ import (
 	"github.com/keelson-go/keelson/internal/manifest"
 )
 
-// settle is how long the manifest must be left alone before it is read:
+// settle is how long a file must be left alone before it is read:
 // editors write a file in several steps.
 const settle = 150 * time.Millisecond
 
 // followManifest puts the gateway's part of the manifest in force whenever the
 // file changes. One that can't be used changes nothing.
-func followManifest(ctx context.Context, current *manifest.Manifest, out *printer, reload func(*manifest.Manifest) error) error {
+func followManifest(ctx context.Context, current *manifest.Manifest, out *printer, reload func(*manifest.Manifest) error) {
+	followFiles(ctx, current.Dir(), []string{filepath.Base(current.Path)}, out, func() {
+		current = reread(current, out, reload)
+	})
+}
+
+// followFiles calls changed when files of these names in a folder have changed,
+// until ctx ends.
+func followFiles(ctx context.Context, dir string, names []string, out *printer, changed func()) {
 	watcher, err := fsnotify.NewWatcher()
+	if err == nil {
+		defer func() { _ = watcher.Close() }() // it fails never, says its source
+		err = watcher.Add(dir)                 // not the files: editors replace them
+	}
 	if err != nil {
 		// A system that has no watches left must not stop a fleet.
-		out.say("%s can't be watched; changes of it need a restart: %v", manifest.Name, err)
+		out.warn("%s can't be watched, and changes need a restart: %v", strings.Join(names, ", "), err)
 		<-ctx.Done()
-		return nil
-	}
-	defer func() { _ = watcher.Close() }() // it fails never, says its source
-	// The folder, not the file: editors replace files.
-	if err := watcher.Add(current.Dir()); err != nil {
-		out.say("%s can't be watched; changes of it need a restart: %v", manifest.Name, err)
-		<-ctx.Done()
-		return nil
+		return
 	}
 	pause := time.NewTimer(time.Hour)
 	pause.Stop()
@@ -38,15 +45,15 @@ func followManifest(ctx context.Context, current *manifest.Manifest, out *printe
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case e := <-watcher.Events:
-			if filepath.Base(e.Name) == filepath.Base(current.Path) && !e.Has(fsnotify.Chmod) {
+			if slices.Contains(names, filepath.Base(e.Name)) && !e.Has(fsnotify.Chmod) {
 				pause.Reset(settle)
 			}
 		case <-watcher.Errors: //nolint:errcheck // an overflow, whatever it says
 			pause.Reset(settle) // changes may have been missed: look
 		case <-pause.C:
-			current = reread(current, out, reload)
+			changed()
 		}
 	}
 }

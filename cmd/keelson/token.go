@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -21,7 +22,8 @@ func (a *app) tokenCommand() *cobra.Command {
 		Long: "Print a JSON Web Token that the gateway of `keelson up` accepts, and nothing else.\n" +
 			"It is signed with .keelson/dev.key beside the manifest, which is made if there is none.",
 		Example: "  curl -H \"Authorization: Bearer $(keelson token)\" http://127.0.0.1:3000/api/users\n" +
-			"  keelson token --subject alice --scope users:read --scope users:write --ttl 8h",
+			"  keelson token --subject alice --scope users:read --scope users:write --ttl 8h\n" +
+			"  KEELSON_TOKEN=$(keelson token --scope keelson:admin) keelson status --url http://10.0.0.5:3100",
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			dir, err := projectDir()
@@ -32,9 +34,17 @@ func (a *app) tokenCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			began := time.Now()
 			token, err := key.Mint(req)
 			if err != nil {
 				return &failure{code: exitUsage, message: err.Error(), hint: "see keelson token --help"}
+			}
+			if a.output == "json" {
+				// What is zero is filled in as Mint does.
+				return writeJSON(a.stdout, mintedToken{
+					Token: token, Subject: cmp.Or(req.Subject, "dev"), Scopes: append([]string{}, req.Scopes...),
+					Expires: began.Add(cmp.Or(req.TTL, time.Hour)).UTC().Truncate(time.Second),
+				})
 			}
 			_, err = fmt.Fprintln(a.stdout, token)
 			return err
@@ -43,7 +53,16 @@ func (a *app) tokenCommand() *cobra.Command {
 	cmd.Flags().StringVar(&req.Subject, "subject", "dev", "who the token speaks for")
 	cmd.Flags().StringArrayVar(&req.Scopes, "scope", nil, "what it allows; repeat for several")
 	cmd.Flags().DurationVar(&req.TTL, "ttl", time.Hour, "how long it is good for")
+	a.outputFlag(cmd, "text", "json")
 	return cmd
+}
+
+// mintedToken is a token with what is in it.
+type mintedToken struct {
+	Token   string    `json:"token"`
+	Subject string    `json:"subject"`
+	Scopes  []string  `json:"scopes"`
+	Expires time.Time `json:"expires"`
 }
 
 // projectDir is the folder that a running `keelson up` is in, here or above, else

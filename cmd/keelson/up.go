@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,10 +20,12 @@ import (
 	"github.com/keelson-go/keelson/engine"
 	"github.com/keelson-go/keelson/engine/embedded"
 	"github.com/keelson-go/keelson/gateway"
+	"github.com/keelson-go/keelson/internal/dotenv"
 	"github.com/keelson-go/keelson/internal/manifest"
 	"github.com/keelson-go/keelson/internal/ports"
 	"github.com/keelson-go/keelson/internal/runfile"
 	"github.com/keelson-go/keelson/internal/supervise"
+	"github.com/keelson-go/keelson/internal/workspace"
 	"github.com/keelson-go/keelson/lifecycle"
 	"github.com/keelson-go/keelson/platform"
 	"github.com/keelson-go/keelson/telemetry"
@@ -31,6 +34,7 @@ import (
 type upFlags struct {
 	file      string
 	ephemeral bool
+	noWatch   bool
 	logLevel  string
 }
 
@@ -41,14 +45,20 @@ func (a *app) upCommand() *cobra.Command {
 		Short: "Run the project's services, gateway and engine",
 		Long: "Run everything keelson.yaml names: an embedded engine, the registry, the gateway, the\n" +
 			"admin API, and each service as a process of its own, built first where it is a Go package.\n" +
-			"A service that crashes is started again; Ctrl-C drains and stops everything.",
-		Example: "  keelson up\n  keelson up --ephemeral         # keep no data\n  keelson up --file shop.yaml",
+			"A service that crashes is started again. One whose Go source changes is built and restarted,\n" +
+			"its instances one after another; what does not build leaves the running one alone. Ctrl-C\n" +
+			"drains and stops everything, and so does `keelson down`.\n\n" +
+			"Services get the variables of .env and .env.local beside the manifest. They yield to the\n" +
+			"environment, and that to the manifest.",
+		Example: "  keelson up\n  keelson up --ephemeral         # keep no data\n  keelson up --file shop.yaml\n  keelson up -o json             # the services' lines and states as NDJSON",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.up(cmd.Context(), flags) },
 	}
 	cmd.Flags().StringVarP(&flags.file, "file", "f", "", "manifest (default: keelson.yaml here or above)")
 	cmd.Flags().BoolVar(&flags.ephemeral, "ephemeral", false, "keep no data: it goes to a folder that is removed at the end")
+	cmd.Flags().BoolVar(&flags.noWatch, "no-watch", false, "don't build and restart services when their source changes")
 	cmd.Flags().StringVar(&flags.logLevel, "log-level", "info", "least level that is shown: debug, info, warn or error")
+	a.outputFlag(cmd, "text", "json")
 	return cmd
 }
 
@@ -65,20 +75,32 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	variables, warnings, err := readVariables(m.Dir())
+	if err != nil {
+		return err
+	}
 	out := newPrinter(a.stdout, a.stderr, a.style(a.stdout), terminal(a.stderr), m.Order())
+	out.talk, out.json = a.style(a.stderr), a.output == "json"
 	defer out.close()
 	for _, w := range m.Warnings() {
-		out.say("%s %s", a.style(a.stderr).paint(yellow, "warning:"), w)
+		out.warn("%s", w)
+	}
+	for _, w := range warnings {
+		out.warn("%s", w)
 	}
 	work, err := openWorkspace(m.Dir(), flags.ephemeral)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, work.close()) }()
-	if err := work.reap(ctx, out); err != nil {
+	defer func() { err = errors.Join(err, work.Close()) }()
+	ended, err := work.Reap(ctx)
+	if ended > 0 {
+		out.say("ended %d processes that an earlier run had left behind", ended)
+	}
+	if err != nil {
 		return err
 	}
-	key, err := auth.LoadOrCreateDevKey(work.path("dev.key"))
+	key, err := auth.LoadOrCreateDevKey(work.DevKey())
 	if err != nil {
 		return err
 	}
@@ -93,18 +115,29 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	fleet, err := newFleet(m, work, out, flags.logLevel)
+	if err != nil {
+		return err
+	}
+	defer fleet.detach()
+	fleet.variables.Store(&variables)
+	fleet.watching = !flags.noWatch
 	cfg := platform.Config{
 		Gateway: gatewayConfig(m, jwt), GatewayListen: m.Gateway.Listen, AdminListen: m.Admin.Listen,
-		Version: build().Version, Telemetry: tel, Forced: a.forced,
+		Processes: fleet,
+		Version:   build().Version, Telemetry: tel, Forced: a.forced,
 		StopTimeout: platform.GatewayGrace + time.Duration(depth(m))*(stopGrace+time.Second) + platformGrace,
+	}
+	if !onLoopback("http://" + m.Admin.Listen) { // there, the machine is the border
+		cfg.AdminAuthenticator = jwt
 	}
 	if m.Engine.URL != "" {
 		out.say("connecting to the engine at %s", m.Engine.URL)
 		cfg.External = engine.Config{URL: m.Engine.URL, Credentials: credentialsOf(m), Name: "keelson up", Logger: tel.Logger()}
 	} else {
-		listen, credentials := work.engineListen(ctx, m.Engine.Listen)
+		listen, credentials := work.EngineListen(ctx, m.Engine.Listen)
 		cfg.Engine = embedded.Config{
-			Dir: filepath.Join(work.data, "engine"), Listen: listen, Credentials: credentials,
+			Dir: work.EngineDir(), Listen: listen, Credentials: credentials,
 			Durability: engine.Durability(m.Engine.Durability), Logger: tel.Logger(),
 		}
 	}
@@ -113,27 +146,34 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 		return explain(err, m)
 	}
 	defer p.Close()
-	err = work.note(func(r *runfile.File) { r.Gateway, r.Admin = p.GatewayURL(), p.AdminURL() })
+	err = work.Note(func(r *runfile.File) { r.Gateway, r.Admin = p.GatewayURL(), p.AdminURL() })
 	if err != nil {
 		return err
 	}
-	fleet, err := newFleet(ctx, m, work, p, out, flags.logLevel)
-	if err != nil {
+	if err := fleet.attach(ctx, p); err != nil {
 		return err
 	}
 	p.Add("services", func(ctx context.Context, ready func()) error {
 		ready() // the gateway answers while services build; it says 503 for them
-		return fleet.run(ctx, a.forced, func() {
-			out.banner(a.style(a.stderr), m, p, key, time.Since(began))
+		return fleet.run(ctx, a.forced, began, func() {
+			out.banner(out.talk, m, p, key, time.Since(began))
 		})
 	})
 	p.Add("manifest", func(ctx context.Context, ready func()) error {
 		ready()
-		return followManifest(ctx, m, out, func(next *manifest.Manifest) error {
+		followManifest(ctx, m, out, func(next *manifest.Manifest) error {
 			return p.Reload(gatewayConfig(next, jwt))
 		})
+		return nil
 	})
+	p.Add("variables", func(ctx context.Context, ready func()) error {
+		ready()
+		followFiles(ctx, m.Dir(), dotenv.Files[:], out, fleet.variablesChanged)
+		return nil
+	})
+	told := noteStop(ctx, work)
 	err = p.Run(ctx)
+	told()
 	// A Ctrl-C reaches a child, too, that was forked but has no process group of
 	// its own yet.
 	if start, ok := errors.AsType[*supervise.StartError](err); ok && ctx.Err() != nil && start.Exit.Signal == syscall.SIGINT {
@@ -143,6 +183,25 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 		out.say("everything is stopped")
 	}
 	return explain(err, m)
+}
+
+// noteStop notes in the run file that everything stops, once ctx has ended, for
+// who would ask for it again. The function it returns ends that.
+func noteStop(ctx context.Context, work *workspace.Workspace) (end func()) {
+	over := make(chan struct{})
+	var noting sync.WaitGroup
+	noting.Go(func() {
+		select {
+		case <-ctx.Done():
+			// Without the note, a second `keelson down` cuts the stop short.
+			_ = work.Note(func(r *runfile.File) { r.Stopping = true })
+		case <-over:
+		}
+	})
+	return func() {
+		close(over)
+		noting.Wait()
+	}
 }
 
 // platformGrace is for admin API, registry and engine to stop.
@@ -270,16 +329,4 @@ func portFailure(part, addr, key string) *failure {
 		f.hint = fmt.Sprintf("stop what holds it, or set %s in %s", key, manifest.Name)
 	}
 	return f
-}
-
-// environ is this process's environment without what `up` decides itself.
-func environ() []string {
-	var kept []string
-	for _, e := range os.Environ() {
-		name, _, _ := strings.Cut(e, "=")
-		if name != "PORT" && !strings.HasPrefix(name, "KEELSON_") {
-			kept = append(kept, e)
-		}
-	}
-	return kept
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keelson-go/keelson/console"
 	"github.com/keelson-go/keelson/internal/manifest"
 	"github.com/keelson-go/keelson/internal/runfile"
 	"github.com/keelson-go/keelson/internal/supervise"
@@ -89,53 +91,12 @@ func TestWorkspaceIsForOne(t *testing.T) {
 	}
 	_, err = openWorkspace(dir, false)
 	f, ok := errors.AsType[*failure](err)
-	if !ok || f.code != exitConflict || !strings.Contains(f.message, strconv.Itoa(os.Getpid())) {
-		t.Errorf("a second one: %v", err)
+	if want := fmt.Sprintf("another `keelson up` (pid %d) runs in %s", os.Getpid(), dir); !ok || f.code != exitConflict || f.message != want {
+		t.Errorf("a second one: %v, want %s", err, want)
 	}
-	if err := first.close(); err != nil {
+	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := openWorkspace(dir, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info, err := os.Stat(again.data); err != nil || !info.IsDir() || again.data == again.dir {
-		t.Errorf("an ephemeral run's data is in %s: %v", again.data, err)
-	}
-	if err := again.close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(again.data); !os.IsNotExist(err) {
-		t.Errorf("%s is left: %v", again.data, err)
-	}
-}
-
-// A run that was killed is followed on the same port with the same credentials.
-func TestEngineListen(t *testing.T) {
-	t.Parallel()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := free.Addr().String()
-	w := &workspace{}
-	check := func(listen, wantAddr, wantCredentials string) {
-		t.Helper()
-		if a, c := w.engineListen(t.Context(), listen); a != wantAddr || c != wantCredentials {
-			t.Errorf("engineListen(%q) = %q, %q; want %q, %q", listen, a, c, wantAddr, wantCredentials)
-		}
-	}
-	check("", "127.0.0.1:0", "")
-	check("127.0.0.1:4222", "127.0.0.1:4222", "")
-	w.previous.Engine = runfile.Engine{URL: "nats://" + addr, Credentials: "somebody:elses"}
-	check("", "127.0.0.1:0", "") // it was not ours
-	w.previous.Engine = runfile.Engine{URL: "nats://" + addr, Credentials: "keelson:secret", Embedded: true}
-	check("", "127.0.0.1:0", "keelson:secret") // the port is taken
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
-	check("", addr, "keelson:secret")
-	check("127.0.0.1:4222", "127.0.0.1:4222", "keelson:secret")
 }
 
 func TestChildren(t *testing.T) {
@@ -158,9 +119,21 @@ services:
 		t.Fatal(err)
 	}
 	defer p.Close()
-	w := &workspace{dir: "/project/.keelson", data: "/project/.keelson"}
+	w, err := openWorkspace(m.Dir(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
 	out, _, _ := testPrinter(t)
-	f, err := newFleet(t.Context(), m, w, p, out, "warn")
+	attached := func(m *manifest.Manifest) (*fleet, error) {
+		f, err := newFleet(m, w, out, "warn")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(f.detach)
+		return f, f.attach(t.Context(), p)
+	}
+	f, err := attached(m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,11 +141,11 @@ services:
 		t.Fatalf("members %+v", f.members)
 	}
 	c := f.child(f.members[0], "nats://127.0.0.1:4222", "keelson:secret")
-	if !slices.Equal(c.Command, []string{f.binary("./cmd/users"), "serve"}) || c.Build == nil || c.Dir != m.Dir() {
+	if !slices.Equal(c.Command, []string{f.programs["./cmd/users"].path, "serve"}) || c.Build == nil || c.Dir != m.Dir() {
 		t.Errorf("child %+v", c)
 	}
 	env := map[string]string{}
-	for _, e := range c.Env { // of a name that stands twice, the last one counts
+	for _, e := range c.Environ() { // of a name that stands twice, the last one counts
 		k, v, _ := strings.Cut(e, "=")
 		env[k] = v
 	}
@@ -187,15 +160,16 @@ services:
 	}
 	c = f.child(f.members[2], "", "")
 	if !slices.Equal(c.Command, []string{"node", "pay.js"}) || c.Build != nil || !slices.Contains(c.DependsOn, "users") ||
-		!slices.Contains(c.Env, "KEELSON_DATABASE_URL=sqlite:///project/.keelson/data/pay.db") {
+		!slices.Contains(c.Environ(), "KEELSON_DATABASE_URL="+w.DatabaseURL("pay")) {
 		t.Errorf("child %+v", c)
 	}
 
-	if f.binary("./x/y") == f.binary("./x-y") || f.binary("./shop") == f.binary("../shop") {
+	path := func(pkg string) string { return newProgram(pkg, "", "bin").path }
+	if path("./x/y") == path("./x-y") || path("./shop") == path("../shop") {
 		t.Error("two packages share one program")
 	}
 	many := project(t, "version: 1\nservices:\n  users: {command: [x], instances: 100}\n")
-	f, err = newFleet(t.Context(), many, w, p, out, "warn")
+	f, err = attached(many)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +183,7 @@ services:
 
 	_, port, _ := net.SplitHostPort(busy.Addr().String())
 	m = project(t, "version: 1\nservices:\n  users: {command: [x], port: "+port+"}\n")
-	_, err = newFleet(t.Context(), m, w, p, out, "warn")
+	_, err = attached(m)
 	if f, ok := errors.AsType[*failure](err); !ok || f.code != exitConflict || !strings.Contains(f.hint, "services.users.port") {
 		t.Errorf("a busy port: %v", err)
 	}
@@ -246,8 +220,8 @@ func TestExplain(t *testing.T) {
 func TestPrinter(t *testing.T) {
 	t.Parallel()
 	out, stdout, stderr := testPrinter(t, "user-service")
-	out.line("user-service", "user-service-1", "one")
-	out.line("user-service", "user-service-2", "two")
+	out.line(console.LogLine{Service: "user-service", Instance: "user-service-1", Text: "one"})
+	out.line(console.LogLine{Service: "user-service", Instance: "user-service-2", Text: "two"})
 	w := out.writer("keelson")
 	for _, part := range []string{"thr", "ee\nfour\nfi", "ve\n"} {
 		if n, err := w.Write([]byte(part)); n != len(part) || err != nil {
@@ -276,7 +250,7 @@ func TestPrinterWhoseReaderIsPaused(t *testing.T) {
 	stderr := &buffer{}
 	p := newPrinter(w, stderr, false, false, nil)
 	for n := range 2 * queueLength {
-		p.line("users", "users-1", strconv.Itoa(n))
+		p.line(console.LogLine{Service: "users", Instance: "users-1", Text: strconv.Itoa(n)})
 	}
 	go func() { _, _ = io.Copy(io.Discard, r) }()
 	p.say("done")
@@ -295,9 +269,10 @@ func TestFollowManifest(t *testing.T) {
 	out, _, stderr := testPrinter(t)
 	reloaded := make(chan *manifest.Manifest, 8)
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
+	done := make(chan struct{})
 	go func() {
-		done <- followManifest(ctx, m, out, func(next *manifest.Manifest) error {
+		defer close(done)
+		followManifest(ctx, m, out, func(next *manifest.Manifest) error {
 			reloaded <- next
 			return nil
 		})
@@ -329,7 +304,5 @@ func TestFollowManifest(t *testing.T) {
 		t.Error("the gateway was reloaded though nothing of it changed")
 	}
 	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	<-done
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -40,18 +39,22 @@ func build() buildVersion {
 
 func (a *app) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  usageArgs(cobra.NoArgs),
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  keelson version\n  keelson version -o json",
+		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			v := build()
-			if a.output == "json" {
-				return json.NewEncoder(a.stdout).Encode(v)
+			switch a.output {
+			case "json":
+				return writeJSON(a.stdout, v)
+			case "yaml":
+				return writeYAML(a.stdout, v)
 			}
 			_, err := fmt.Fprintf(a.stdout, "keelson %s (%s, %s)\n", v.Version, v.Go, v.Platform)
 			return err
 		},
 	}
-	a.outputFlag(cmd, "text", "json")
+	a.outputFlag(cmd, "text", "json", "yaml")
 	return cmd
 }

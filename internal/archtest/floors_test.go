@@ -26,6 +26,7 @@ const (
 	huma       = "github.com/danielgtaylor/huma/v2"
 	natsClient = "github.com/nats-io/nats.go"
 	natsServer = "github.com/nats-io/nats-server/v2"
+	pgx        = "github.com/jackc/pgx/v5"
 	promModel  = "github.com/prometheus/client_model"
 	sys        = "golang.org/x/sys"
 	yaml       = "go.yaml.in/yaml/v4"
@@ -37,6 +38,7 @@ var packages = map[string]entry{
 	"balance":             {floor: 0},
 	"breaker":             {floor: 0},
 	"health":              {floor: 0},
+	"internal/dotenv":     {floor: 0},
 	"internal/manifest":   {floor: 0, uses: []string{yaml}},
 	"internal/httpserver": {floor: 0},
 	"internal/ports":      {floor: 0},
@@ -48,13 +50,15 @@ var packages = map[string]entry{
 		uses:     []string{"github.com/lmittmann/tint", "github.com/prometheus/client_golang", promModel},
 		testUses: []string{"github.com/prometheus/common"}},
 
-	"auth":               {floor: 1, uses: []string{"github.com/golang-jwt/jwt/v5", "github.com/MicahParks/keyfunc/v3", "github.com/MicahParks/jwkset"}},
-	"internal/runfile":   {floor: 1, uses: []string{sys}},
-	"internal/supervise": {floor: 1},
-	"openapi":            {floor: 1, uses: []string{huma}},
-	"registry":           {floor: 1},
+	"auth":                  {floor: 1, uses: []string{"github.com/golang-jwt/jwt/v5", "github.com/MicahParks/keyfunc/v3", "github.com/MicahParks/jwkset"}},
+	"internal/runfile":      {floor: 1, uses: []string{sys}},
+	"internal/supervise":    {floor: 1},
+	"internal/postgrestest": {floor: 1, uses: []string{pgx}, forTests: true, suite: true},
+	"openapi":               {floor: 1, uses: []string{huma}},
+	"registry":              {floor: 1},
 
 	"client":                {floor: 2},
+	"internal/workspace":    {floor: 2, uses: []string{sys}},
 	"middleware":            {floor: 2, testUses: []string{promModel}},
 	"registry/memregistry":  {floor: 2, forTests: true},
 	"registry/natsregistry": {floor: 2, uses: []string{natsClient}},
@@ -64,20 +68,23 @@ var packages = map[string]entry{
 	"gateway": {floor: 3},
 	"service": {floor: 3, testUses: []string{"github.com/prometheus/common"}},
 
-	"console":         {floor: 4},
+	"console":         {floor: 4, uses: []string{huma}},
 	"engine/embedded": {floor: 4, uses: []string{natsClient, natsServer, sys, "github.com/minio/highwayhash"}, forTests: true},
 
 	"engine/join": {floor: 5},
-	"platform":    {floor: 5},
 
-	"cmd/keelson":         {floor: 6, uses: []string{"github.com/fsnotify/fsnotify", "github.com/spf13/cobra", sys, yaml}},
-	"examples/shop/users": {floor: 6, uses: []string{huma, "github.com/google/uuid", "github.com/pressly/goose/v3", "modernc.org/sqlite"}},
+	"platform": {floor: 6},
 
-	"examples/shop": {floor: 7},
+	"cmd/keelson":         {floor: 7, uses: []string{"github.com/fsnotify/fsnotify", "github.com/spf13/cobra", sys, yaml}},
+	"examples/shop/users": {floor: 6, uses: []string{huma, pgx, "github.com/google/uuid", "github.com/pressly/goose/v3", "modernc.org/sqlite"}},
+
+	"keelsontest": {floor: 7, forTests: true, suite: true},
+
+	"examples/shop": {floor: 8},
 
 	// No code of their own, so no floor matters.
 	"internal/archtest": {floor: 0},
-	"internal/e2e":      {floor: 7, testUses: []string{sys, "github.com/google/uuid"}},
+	"internal/e2e":      {floor: 8, testUses: []string{sys, "github.com/google/uuid"}},
 }
 
 // testLibraries may be imported by every test, and by nothing else.

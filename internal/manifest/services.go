@@ -18,6 +18,9 @@ var ownVariables = []string{
 	"PORT", "KEELSON_ENGINE_URL", "KEELSON_ENGINE_CREDENTIALS", "KEELSON_ADMIN_URL", "KEELSON_SERVICE", "KEELSON_INSTANCE",
 }
 
+// OwnVariables returns the names of the variables that `keelson up` sets for every child: nothing else can set them.
+func OwnVariables() []string { return slices.Clone(ownVariables) }
+
 // dependency is one dependsOn entry.
 type dependency struct {
 	from, to string

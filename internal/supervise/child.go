@@ -48,15 +48,20 @@ type child struct {
 	gone         chan struct{} // closed: stopped for good
 	m            machine       // of the driving goroutine
 
-	mu     sync.Mutex // held for the fields below only
-	status Status
-	tail   tail
+	poke chan struct{} // has room for one: somebody waits for a restart
+
+	mu      sync.Mutex // held for the fields below only
+	status  Status
+	tail    tail
+	asked   []chan error // who wants a process that is started from now on
+	serving []chan error // whose process that is the present one
+	closed  bool         // there is none any more
 }
 
 func newChild(s *Supervisor, spec Child) *child {
 	return &child{
 		spec: spec, s: s,
-		up: make(chan struct{}), gone: make(chan struct{}),
+		up: make(chan struct{}), gone: make(chan struct{}), poke: make(chan struct{}, 1),
 		m:      machine{state: Building},
 		status: Status{Name: spec.Name, Instance: spec.Instance, State: Building},
 	}
@@ -82,17 +87,25 @@ func (c *child) run(ctx context.Context, h host) *StartError {
 		if out.asked {
 			return nil
 		}
+		if out.again {
+			c.m.forgive()
+			continue
+		}
+		failed := c.startError(out)
+		c.answer(failed)
 		delay, ok := c.m.ended(time.Now(), rand.Float64())
 		if !ok {
-			return c.startError(out)
+			return failed
 		}
 		var why error
 		if !out.ended {
-			why = c.startError(out)
+			why = failed
 		}
 		c.report(Restarting, func(st *Status) { st.Delay, st.Restarts, st.Err = delay, c.m.restarts, why })
 		select {
 		case <-time.After(delay):
+		case <-c.poke:
+			c.m.forgive()
 		case <-ctx.Done():
 		}
 	}
@@ -102,12 +115,14 @@ func (c *child) run(ctx context.Context, h host) *StartError {
 // finish tells that the child has stopped for good.
 func (c *child) finish() {
 	c.report(Stopped, nil)
+	c.refuse()
 	close(c.gone)
 }
 
 // outcome is how a run of the process came to its end.
 type outcome struct {
 	asked bool // the supervision is stopping
+	again bool // a restart was asked for
 	ended bool // by itself
 	late  bool // it was not healthy in time
 	err   error
@@ -115,7 +130,12 @@ type outcome struct {
 
 // runOnce starts the process and returns when it has gone.
 func (c *child) runOnce(ctx context.Context, h host) outcome {
-	p, err := h.start(c.spec, c.line)
+	c.claim()
+	spec := c.spec
+	if spec.Environ != nil {
+		spec.Env = spec.Environ()
+	}
+	p, err := h.start(spec, c.line)
 	if err != nil {
 		return outcome{err: err}
 	}
@@ -152,10 +172,20 @@ func (c *child) runOnce(ctx context.Context, h host) outcome {
 		case <-deadline.C:
 			killed := c.stop(p)
 			// What hung after a crash is started again: that is no stop to be told of.
-			if killed && (ctx.Err() != nil || !c.m.wasHealthy) {
+			if killed && (c.ending(ctx) || !c.m.wasHealthy) {
 				c.s.late(c.spec.Instance)
 			}
 			return outcome{late: true, err: unhealthy}
+		case <-c.poke:
+			if ctx.Err() != nil {
+				continue // everything stops, in its order
+			}
+			killed := c.stop(p)
+			ending := c.ending(ctx)
+			if killed && ending {
+				c.s.late(c.spec.Instance)
+			}
+			return outcome{again: true, asked: ending}
 		case <-ctx.Done():
 			c.awaitUsers(p)
 			if c.stop(p) {
@@ -163,6 +193,17 @@ func (c *child) runOnce(ctx context.Context, h host) outcome {
 			}
 			return outcome{asked: true}
 		}
+	}
+}
+
+// ending reports whether everything stops: Kill has ended processes before it
+// ends ctx.
+func (c *child) ending(ctx context.Context) bool {
+	select {
+	case <-c.s.killed:
+		return true
+	default:
+		return ctx.Err() != nil
 	}
 }
 
@@ -198,6 +239,7 @@ func (c *child) becomeHealthy() {
 	first := !c.m.wasHealthy
 	c.m.healthy(time.Now())
 	c.report(Healthy, nil)
+	c.answer(nil)
 	if first {
 		close(c.up)
 	}
@@ -220,6 +262,7 @@ func (c *child) awaitUsers(p running) {
 // stop ends the process and its group, and returns when both have gone. It
 // reports whether they had to be killed.
 func (c *child) stop(p running) (killed bool) {
+	c.report(Stopping, nil)
 	p.terminate()
 	grace := time.NewTimer(c.s.cfg.Grace)
 	defer grace.Stop()

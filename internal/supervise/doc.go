@@ -10,7 +10,12 @@
 // everything is stopped and Run fails with a [StartError]. Once it was healthy,
 // an end nobody asked for makes it [Restarting]: it is started again after a
 // delay that doubles from 0.5 s to 30 s, and is 0.5 s again after it ran well
-// for a minute. In the end it is [Stopped].
+// for a minute. It is [Stopping] while its process is to end, and in the end
+// [Stopped].
+//
+// [Supervisor.Restart] replaces a process at once. That is no crash; but a new
+// one that does not become healthy is treated as one, so that a mistake in one
+// service leaves the others alone.
 //
 // # No process left behind
 //

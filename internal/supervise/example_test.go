@@ -33,6 +33,7 @@ func Example() {
 	// user-service-1 building
 	// user-service-1 starting
 	// user-service-1 healthy
+	// user-service-1 stopping
 	// user-service-1 stopped
 	// error: <nil>
 }

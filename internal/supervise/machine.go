@@ -13,6 +13,8 @@ const (
 	Starting State = "starting"
 	// Healthy: its process was found healthy and has not ended since.
 	Healthy State = "healthy"
+	// Stopping: its process was asked to end, for a restart or for good.
+	Stopping State = "stopping"
 	// Restarting: its process has ended and will be started again.
 	Restarting State = "restarting"
 	// Stopped: there is no process and there won't be one any more.
@@ -44,6 +46,10 @@ func (m *machine) started() { m.state = Starting }
 func (m *machine) healthy(now time.Time) {
 	m.state, m.wasHealthy, m.healthySince = Healthy, true, now
 }
+
+// forgive forgets earlier crashes: somebody has asked for a restart, and may
+// have mended what caused them.
+func (m *machine) forgive() { m.crashes = 0 }
 
 // ended notes that the process ended, unasked, or could not be started. It
 // returns how long to wait before the next start; ok is false if there is to

@@ -57,6 +57,9 @@ type Child struct {
 	Dir string
 	// Env is its whole environment, as key=value; nil means this process's.
 	Env []string
+	// Environ, unless nil, is called right before each start and returns what
+	// to use instead of Env.
+	Environ func() []string
 	// Healthy is asked again and again after a start until it returns nil.
 	// It must return when its context ends.
 	Healthy func(context.Context) error
@@ -70,7 +73,8 @@ type Status struct {
 	Process process.ID
 	// StartedAt is when that process was started.
 	StartedAt time.Time
-	// Restarts counts the starts after the first that were due to a crash.
+	// Restarts counts the starts after the first that were due to a crash; not
+	// those that [Supervisor.Restart] asked for.
 	Restarts int
 	// Exit is how the last process ended; nil if none has.
 	Exit *Exit

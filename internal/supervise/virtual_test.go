@@ -410,8 +410,8 @@ func TestCallbacksMayCallBack(t *testing.T) {
 		sc.behave["a"] = func(p *fakeProcess) { p.emit(Stdout, "hello") }
 		s = sc.s
 		_ = s.Run(t.Context(), nil)
-		if calls != 5 { // building, the line, starting, healthy, stopped
-			t.Errorf("%d calls, want 5", calls)
+		if calls != 6 { // building, the line, starting, healthy, stopping, stopped
+			t.Errorf("%d calls, want 6", calls)
 		}
 	})
 }
