@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -84,13 +85,24 @@ func (p *program) build(ctx context.Context) (changed bool, err error) {
 	return true, nil
 }
 
-func (p *program) compile(ctx context.Context, to string) error {
-	said, err := goCommand(ctx, p.dir, nil, "build", "-buildvcs=false", "-o", to, p.pkg)
+func (p *program) compile(ctx context.Context, to string) (err error) {
+	// A go command that is cancelled leaves what it has made so far, and that can
+	// be as large as the program. So can one that was killed with us.
+	tmp := p.path + ".tmp"
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(tmp, 0o700); err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(tmp) }() // the next build tries again
+	said, err := goCommand(ctx, p.dir, []string{"GOTMPDIR=" + tmp}, nil, "build", "-buildvcs=false", "-o", to, p.pkg)
 	if errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("build %s: the go command is not installed, or not in PATH", p.pkg)
 	}
 	if err != nil && ctx.Err() == nil {
-		return &buildError{p.pkg, strings.TrimSpace(said)}
+		// It says nothing where it was killed, for want of memory perhaps.
+		return &buildError{p.pkg, cmp.Or(strings.TrimSpace(said), "the go command has ended: "+err.Error())}
 	}
 	return ctx.Err()
 }
@@ -99,11 +111,13 @@ type buildError struct{ pkg, output string }
 
 func (e *buildError) Error() string { return e.pkg + " does not build" }
 
-// goCommand runs the go command in a folder, and returns what it says. What it
-// prints goes to stdout, or is part of what it says if that is nil.
-func goCommand(ctx context.Context, dir string, stdout io.Writer, args ...string) (said string, err error) {
+// goCommand runs the go command in a folder, with env besides our environment,
+// and returns what it says. What it prints goes to stdout, or is part of what it
+// says if that is nil. When it returns, its compilers have gone too.
+func goCommand(ctx context.Context, dir string, env []string, stdout io.Writer, args ...string) (said string, err error) {
 	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // the packages are the user's own
 	cmd.Dir = dir
+	cmd.Env = append(cmd.Environ(), env...)
 	var talk bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &talk, &talk
 	if stdout != nil {
@@ -114,7 +128,24 @@ func goCommand(ctx context.Context, dir string, stdout io.Writer, args ...string
 	cmd.Cancel = func() error { return process.SignalGroup(cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 2 * time.Second
 	err = cmd.Run()
+	if ctx.Err() != nil && cmd.Process != nil {
+		endCompilers(cmd.Process.Pid)
+	}
 	return talk.String(), err
+}
+
+// endCompilers ends what a cancelled go command has left of its group, and waits
+// until it has gone, but not for ever.
+func endCompilers(group int) {
+	_ = process.SignalGroup(group, syscall.SIGKILL) // it may have gone already
+	over := time.After(2 * time.Second)
+	for process.GroupAlive(group) {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-over:
+			return
+		}
+	}
 }
 
 // sameFiles reports whether two files are one or have the same content; one that

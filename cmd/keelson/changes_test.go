@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -291,6 +292,47 @@ func TestBuildOfOneProgram(t *testing.T) {
 	}
 	left, err := os.ReadDir(filepath.Join(dir, "bin"))
 	if err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// The go command and its compilers are cut off in the middle.
+func TestCancelledBuildLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := writeFiles(t, t.TempDir(), map[string]string{"go.mod": "module example.test/shop\n\ngo 1.26.0\n", "main.go": "package main\n\nfunc main() {}\n"})
+	p := newProgram(".", dir, filepath.Join(dir, "bin"))
+	// It is cancelled as soon as there is something to leave behind.
+	ctx, cancel := context.WithCancel(t.Context())
+	var seen atomic.Bool
+	var watching sync.WaitGroup
+	over := make(chan struct{})
+	watching.Go(func() {
+		defer cancel()
+		for !seen.Load() {
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Millisecond):
+				work, _ := filepath.Glob(filepath.Join(dir, "bin", "*", "go-build*"))
+				seen.Store(len(work) > 0)
+			}
+		}
+	})
+	_, err := p.build(ctx)
+	close(over)
+	watching.Wait()
+	if !seen.Load() || !errors.Is(err, context.Canceled) {
+		t.Fatalf("its temporary files were seen: %t; %v", seen.Load(), err)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "bin")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	// Neither does the next one after a build that nobody could clean up after.
+	writeFiles(t, dir, map[string]string{"bin/" + filepath.Base(p.path) + ".tmp/go-build1/b001/_pkg_.a": "half of it"})
+	if changed, err := p.build(t.Context()); !changed || err != nil {
+		t.Errorf("the next build: %t, %v", changed, err)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "bin")); err != nil || len(left) != 1 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

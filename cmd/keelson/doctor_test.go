@@ -148,6 +148,12 @@ func TestJudgeFolder(t *testing.T) {
 	expect(t, "unreadable", judgeFolder(path, nil, fs.ErrPermission, 0), broken, "permission", "folders above")
 }
 
+// A manifest that was named and is not there is a failure that says what to do.
+func TestJudgeManifestThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	expect(t, "unreadable", judgeManifest(nil, fs.ErrNotExist)[0], broken, "not exist", "--file")
+}
+
 func TestCheckKey(t *testing.T) {
 	t.Parallel()
 	p := &patient{dir: t.TempDir()}

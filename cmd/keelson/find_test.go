@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +16,7 @@ import (
 	"github.com/keelson-go/keelson/console"
 	"github.com/keelson-go/keelson/internal/process"
 	"github.com/keelson-go/keelson/internal/runfile"
+	"github.com/keelson-go/keelson/registry"
 )
 
 // devProject makes the working folder a project whose system is at admin.
@@ -281,5 +284,29 @@ func TestAskable(t *testing.T) {
 		if got := askable(tt.gateway, tt.base, tt.source); got != tt.want {
 			t.Errorf("%+v: %v", tt, got)
 		}
+	}
+}
+
+// An answer that begins and does not go on is none, and no stranger's.
+func TestAnswerThatStalls(t *testing.T) {
+	t.Parallel()
+	url := newStub(t, func(w http.ResponseWriter, req *http.Request) {
+		_, _ = w.Write([]byte("["))
+		_ = http.NewResponseController(w).Flush()
+		<-req.Context().Done()
+	})
+	a := &app{url: url, env: func(string) string { return "" }}
+	resp, err := a.get(t.Context(), "/v1/services")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := context.AfterFunc(ctx, func() { resp.Body.Close() })
+	defer stop()
+	cancel(context.DeadlineExceeded)
+	_, err = decode[[]registry.Instance](ctx, a, resp)
+	if f, ok := errors.AsType[*failure](err); !ok || f.code != exitTimeout || !strings.Contains(f.message, "does not answer") {
+		t.Errorf("%+v", err)
 	}
 }

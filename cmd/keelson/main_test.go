@@ -205,8 +205,10 @@ func TestToken(t *testing.T) {
 	if err != nil || id.Subject != "alice" || !id.HasScopes("a", "b") || time.Until(id.Expires) < time.Hour {
 		t.Errorf("%+v, %v", id, err)
 	}
-	if got := keelson(t, nil, "token", "--ttl", "-1s"); got.code != exitUsage {
-		t.Errorf("a token of the past: %+v", got)
+	for _, ttl := range []string{"-1s", "0s"} {
+		if got := keelson(t, nil, "token", "--ttl", ttl); got.code != exitUsage || got.stdout != "" {
+			t.Errorf("a token for %s: %+v", ttl, got)
+		}
 	}
 	if err := os.Chmod(filepath.Join(runfile.Folder, "dev.key"), 0o644); err != nil {
 		t.Fatal(err)

@@ -65,7 +65,7 @@ func listSources(ctx context.Context, dir string, programs []*program) (*sources
 		args = append(args, p.pkg)
 	}
 	var out bytes.Buffer
-	if said, err := goCommand(ctx, dir, &out, args...); err != nil {
+	if said, err := goCommand(ctx, dir, nil, &out, args...); err != nil {
 		return nil, fmt.Errorf("list what the packages are made of: %w: %s", err, strings.TrimSpace(said))
 	}
 	packages := map[string]*listed{}
@@ -82,7 +82,7 @@ func listSources(ctx context.Context, dir string, programs []*program) (*sources
 	}
 	var env struct{ GOWORK string }
 	out.Reset()
-	if said, err := goCommand(ctx, dir, &out, "env", "-json", "GOWORK"); err != nil {
+	if said, err := goCommand(ctx, dir, nil, &out, "env", "-json", "GOWORK"); err != nil {
 		return nil, fmt.Errorf("look for a go.work: %w: %s", err, strings.TrimSpace(said))
 	}
 	if err := json.Unmarshal(out.Bytes(), &env); err != nil {

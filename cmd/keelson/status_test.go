@@ -85,6 +85,10 @@ func TestStatusOfLittle(t *testing.T) {
 	if got.code != exitOK || strings.Contains(got.stdout, "PROCESS") || strings.Contains(got.stdout, "gateway") || !strings.Contains(got.stdout, "No service is registered.") {
 		t.Errorf("%+v", got)
 	}
+	// No list is null: jq can't walk that.
+	if got := r.run("status", "-o", "json"); !strings.Contains(got.stdout, `"services": []`) || !strings.Contains(got.stdout, `"processes": []`) {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestJudge(t *testing.T) {
