@@ -155,10 +155,11 @@ func New(cfg Config) (*Console, error) {
 	return c, nil
 }
 
-// routine is what programs ask again and again; the log would have nothing else.
+// routine is what changes nothing and is asked again and again, by people and by
+// programs: the log would have nothing else. What fails in it is logged where it
+// fails.
 func routine(r *http.Request) bool {
-	path := r.URL.Path
-	return path == "/livez" || path == "/metrics" || strings.HasSuffix(path, "/heartbeat") || strings.HasSuffix(path, "/pick")
+	return r.Method == http.MethodGet || r.Method == http.MethodHead || strings.HasSuffix(r.URL.Path, "/heartbeat")
 }
 
 // ServeHTTP implements http.Handler.
