@@ -85,13 +85,11 @@ func (p *program) build(ctx context.Context) (changed bool, err error) {
 	return true, nil
 }
 
-func (p *program) compile(ctx context.Context, to string) (err error) {
+func (p *program) compile(ctx context.Context, to string) error {
 	// A go command that is cancelled leaves what it has made so far, and that can
 	// be as large as the program. So can one that was killed with us.
 	tmp := p.path + ".tmp"
-	if err := os.RemoveAll(tmp); err != nil {
-		return err
-	}
+	_ = os.RemoveAll(tmp) // a compiler of that one may be writing still
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return err
 	}

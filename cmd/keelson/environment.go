@@ -33,12 +33,14 @@ func readVariables(dir string) (env []string, warnings []string, err error) {
 	return env, warnings, nil
 }
 
-// environ is this process's environment without what `up` decides itself.
+// environ is this process's environment without what `up` decides itself, and
+// what is meant for the keelson command alone.
 func environ() []string {
 	var kept []string
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
-		if name != "PORT" && !strings.HasPrefix(name, "KEELSON_") {
+		meant := !strings.HasPrefix(name, "KEELSON_") || name == "KEELSON_DATABASE_URL" || name == "KEELSON_ZONE"
+		if name != "PORT" && meant {
 			kept = append(kept, e)
 		}
 	}
@@ -85,7 +87,11 @@ func (f *fleet) variablesChanged() {
 	changed, err := f.rereadVariables()
 	switch {
 	case err != nil:
-		f.out.say("%s; what was read before counts:\n%s", err, detailOf(err))
+		text := err.Error() + "; what was read before counts"
+		if detail := detailOf(err); detail != "" {
+			text += ":\n" + detail
+		}
+		f.out.say("%s", text)
 	case changed:
 		f.out.say("the changed .env counts for each service from its next start: `keelson restart --all`")
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +14,10 @@ import (
 func TestEnvironment(t *testing.T) {
 	t.Setenv("FROM_PROCESS", "process")
 	t.Setenv("FROM_MANIFEST", "process")
-	t.Setenv("KEELSON_DATABASE_URL", "process")
+	t.Setenv("KEELSON_DATABASE_URL", "")
+	os.Unsetenv("KEELSON_DATABASE_URL")
+	t.Setenv("KEELSON_TOKEN", "process")
+	t.Setenv("KEELSON_INSTANCE", "process")
 	t.Setenv("PORT", "1")
 	m := project(t, "version: 1\nservices:\n  users: {command: [x], env: {FROM_MANIFEST: manifest}}\n  pay: {command: [x], env: {KEELSON_DATABASE_URL: manifest}}\n")
 	write := func(file, text string) {
@@ -57,11 +62,15 @@ func TestEnvironment(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"FROM_ENV": "env", "FROM_LOCAL": "local", "FROM_PROCESS": "process", "FROM_MANIFEST": "manifest",
-		"KEELSON_DATABASE_URL": "env", "KEELSON_INSTANCE": "users-1", "KEELSON_LOG_LEVEL": "debug", "KEELSON_ENGINE_URL": "nats://x",
+		"KEELSON_TOKEN": "unset", "KEELSON_DATABASE_URL": "env", "KEELSON_INSTANCE": "users-1", "KEELSON_LOG_LEVEL": "debug", "KEELSON_ENGINE_URL": "nats://x",
 	} {
 		if v := got(0, name); v != want {
 			t.Errorf("%s is %q, want %q", name, v, want)
 		}
+	}
+	t.Setenv("KEELSON_DATABASE_URL", "process")
+	if v := got(0, "KEELSON_DATABASE_URL"); v != "process" {
+		t.Errorf("the environment's KEELSON_DATABASE_URL is %q", v)
 	}
 	if v := got(1, "KEELSON_DATABASE_URL"); v != "manifest" {
 		t.Errorf("the manifest's KEELSON_DATABASE_URL is %q", v)
@@ -80,6 +89,20 @@ func TestEnvironment(t *testing.T) {
 	eventually(t, "the complaint", func() bool { return strings.Contains(stderr.String(), ".env:1:10: this quote is never closed") })
 	if v := got(0, "FROM_ENV"); v != "env" || strings.Contains(stderr.String(), "hunter2") {
 		t.Errorf("a bad file: FROM_ENV is %q", v)
+	}
+	// One that can't even be read: there is nothing to show of it.
+	if err := os.Remove(filepath.Join(m.Dir(), ".env")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(".env", filepath.Join(m.Dir(), ".env")); err != nil {
+		t.Fatal(err)
+	}
+	f.variablesChanged()
+	eventually(t, "the other complaint", func() bool {
+		return strings.Contains(stderr.String(), "too many levels of symbolic links; what was read before counts\n")
+	})
+	if err := os.Remove(filepath.Join(m.Dir(), ".env")); err != nil {
+		t.Fatal(err)
 	}
 	write(".env", "FROM_ENV=new\n")
 	f.variablesChanged()

@@ -26,7 +26,7 @@ func followManifest(ctx context.Context, current *manifest.Manifest, out *printe
 }
 
 // followFiles calls changed when files of these names in a folder have changed,
-// until ctx ends.
+// until ctx ends, and once at the beginning.
 func followFiles(ctx context.Context, dir string, names []string, out *printer, changed func()) {
 	watcher, err := fsnotify.NewWatcher()
 	if err == nil {
@@ -39,8 +39,7 @@ func followFiles(ctx context.Context, dir string, names []string, out *printer, 
 		<-ctx.Done()
 		return
 	}
-	pause := time.NewTimer(time.Hour)
-	pause.Stop()
+	pause := time.NewTimer(settle) // they may have changed since they were read first
 	defer pause.Stop()
 	for {
 		select {

@@ -154,7 +154,10 @@ func (f *fleet) Restart(ctx context.Context, service string) error {
 	}
 	defer f.release(service)
 	if _, err := f.rereadVariables(); err != nil {
-		return fmt.Errorf("%w: %s", err, strings.ReplaceAll(detailOf(err), "\n", "; "))
+		if detail := detailOf(err); detail != "" {
+			err = fmt.Errorf("%w: %s", err, strings.ReplaceAll(detail, "\n", "; "))
+		}
+		return err
 	}
 	f.out.say("restarting %s, as was asked for", service)
 	if p := f.programs[members[0].service.Package]; p != nil && !f.watching {

@@ -26,6 +26,9 @@ func (a *app) tokenCommand() *cobra.Command {
 			"  KEELSON_TOKEN=$(keelson token --scope keelson:admin) keelson status --url http://10.0.0.5:3100",
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
+			if req.TTL < time.Second { // to Mint, 0 means its default
+				return &failure{code: exitUsage, message: fmt.Sprintf("--ttl is %v", req.TTL), hint: "give a time of 1s or more, such as 8h"}
+			}
 			dir, err := projectDir()
 			if err != nil {
 				return err
@@ -40,10 +43,10 @@ func (a *app) tokenCommand() *cobra.Command {
 				return &failure{code: exitUsage, message: err.Error(), hint: "see keelson token --help"}
 			}
 			if a.output == "json" {
-				// What is zero is filled in as Mint does.
+				// What is empty is filled in as Mint does.
 				return writeJSON(a.stdout, mintedToken{
 					Token: token, Subject: cmp.Or(req.Subject, "dev"), Scopes: append([]string{}, req.Scopes...),
-					Expires: began.Add(cmp.Or(req.TTL, time.Hour)).UTC().Truncate(time.Second),
+					Expires: began.Add(req.TTL).UTC().Truncate(time.Second),
 				})
 			}
 			_, err = fmt.Fprintln(a.stdout, token)

@@ -88,9 +88,11 @@ func Open(project, command string, ephemeral bool) (_ *Workspace, err error) {
 		return nil, err
 	}
 	// What a process that was killed while it wrote has left, credentials in it.
-	leftovers, err := filepath.Glob(w.Path(runfile.Name + ".*"))
-	for _, path := range leftovers {
-		err = errors.Join(err, os.Remove(path))
+	entries, err := os.ReadDir(w.dir)
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), runfile.Name+".") {
+			err = errors.Join(err, os.Remove(w.Path(entry.Name())))
+		}
 	}
 	return w, err
 }

@@ -54,6 +54,26 @@ func TestOthersCanChangeIt(t *testing.T) {
 	shut(t, open(t, dir, false))
 }
 
+// A folder's name is no pattern.
+func TestLeftoversInAnOddlyNamedFolder(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"shop[", "shop[1]", "sh*p"} {
+		dir := filepath.Join(t.TempDir(), name)
+		folder := filepath.Join(dir, runfile.Folder)
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		left := filepath.Join(folder, runfile.Name+".123")
+		if err := os.WriteFile(left, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		shut(t, open(t, dir, false))
+		if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: what a killed process has left is still there: %v", name, err)
+		}
+	}
+}
+
 func TestItIsForOne(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
