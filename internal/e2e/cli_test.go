@@ -51,7 +51,7 @@ func TestServicesCommand(t *testing.T) {
 	if got := p.keelson("services", "-o", "wide"); got.code != 0 || !strings.Contains(got.stdout, "HEARTBEAT") {
 		t.Errorf("wide: %s", got)
 	}
-	if got := p.keelson("services", "--status", "unhealthy"); got.code != 0 || got.stdout != "" || !strings.Contains(got.stderr, "No instance") {
+	if got := p.keelson("services", "--status", "unhealthy"); got.code != 0 || got.stdout != "" || !strings.Contains(got.stderr, "No such instance") {
 		t.Errorf("none of that status: %s", got)
 	}
 	if got := p.keelson("services", "list", "nobody", "-o", "json"); got.code != 0 || strings.TrimSpace(got.stdout) != "[]" {

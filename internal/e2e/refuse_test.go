@@ -164,7 +164,7 @@ func TestOddInvocations(t *testing.T) {
 		"bad output":       {[]string{"services", "-o", "xml"}, "use table, wide, json, yaml, name"},
 		"bad service":      {[]string{"services", "list", "No_Name"}, "is not a service's name"},
 		"bad url":          {[]string{"services", "--url", "here"}, "no URL"},
-		"too short a life": {[]string{"token", "--ttl", "1ms"}, "too short"},
+		"too short a life": {[]string{"token", "--ttl", "1ms"}, "give a time of 1s or more"},
 	} {
 		if got := p.keelson(tt.args...); got.code != 2 || !strings.Contains(got.stderr, tt.says) || got.stdout != "" {
 			t.Errorf("%s: %s\nwant exit code 2 and %q", name, got, tt.says)
