@@ -76,6 +76,7 @@ func TestJWKSRotation(t *testing.T) {
 		if _, err := j.Authenticate(t.Context(), one); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the keys are there a moment before the fetch is over
 		if err := j.Check(t.Context()); err != nil {
 			t.Error(err)
 		}

@@ -195,7 +195,8 @@ func (j *JWT) Authenticate(ctx context.Context, c Credentials) (*Identity, error
 	}
 	claims, known, err := j.verify(ctx, raw)
 	if err != nil && !known && j.remote != nil {
-		if j.remote.refresh(ctx) {
+		// A fetch may have ended just after the keys were looked at.
+		if j.remote.refresh(ctx) || j.keySet.Load() != keys {
 			keys = j.keySet.Load()
 			claims, known, err = j.verify(ctx, raw)
 		}
