@@ -187,14 +187,9 @@ func (m *monolith) serve(ctx context.Context, began time.Time) (err error) {
 		case <-over:
 		}
 	})
-	telling.Go(func() { // a second signal would cut the stop short: others shall know
-		select {
-		case <-ctx.Done():
-			_ = work.Note(func(r *runfile.File) { r.Stopping = true }) // only to be told; the stop goes on
-		case <-over:
-		}
-	})
+	told := work.NoteStop(ctx)
 	err = p.Run(ctx)
+	told()
 	close(over)
 	telling.Wait()
 	return err

@@ -135,7 +135,7 @@ func Listen(ctx context.Context, cfg Config) (*Platform, error) {
 			return nil, fmt.Errorf("platform: make the data folder: %w", err)
 		}
 	}
-	p.transport = client.New(fleet{p}, client.WithMetrics(cfg.Telemetry.Client()), client.WithDialControl(onlyInstances))
+	p.transport = client.New(fleet{p}, client.WithMetrics(cfg.Telemetry.Client()), client.WithDialControl(registry.DialCheckable))
 	p.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{
 		Transport: p.transport, Health: p.health.Detail(), Services: p.services,
 		Telemetry: cfg.Telemetry, Logger: p.log(),

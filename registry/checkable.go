@@ -39,9 +39,10 @@ func checkable(ip netip.Addr) bool {
 		!slices.Contains(metadataServices, ip)
 }
 
-// onlyCheckable is a [net.Dialer.ControlContext]. It sees addresses after they
-// were resolved, so that no name can lead elsewhere.
-func onlyCheckable(_ context.Context, _, address string, _ syscall.RawConn) error {
+// DialCheckable is a net.Dialer.ControlContext that refuses to connect to any
+// address but a [CheckableAddress]. It sees addresses after they were resolved, so
+// that no name can lead elsewhere.
+func DialCheckable(_ context.Context, _, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil || !CheckableAddress(ap.Addr()) {
 		return fmt.Errorf("%w: %s", errNotCheckable, address)

@@ -38,6 +38,19 @@ func TestCheckableAddress(t *testing.T) {
 	}
 }
 
+func TestDialCheckable(t *testing.T) {
+	t.Parallel()
+	for address, allowed := range map[string]bool{
+		"127.0.0.1:3001": true, "10.1.2.3:80": true, "[::1]:80": true, "8.8.8.8:443": true,
+		"169.254.169.254:80": false, "[fe80::1]:80": false, "0.0.0.0:80": false, "224.0.0.1:80": false,
+		"[::ffff:169.254.169.254]:80": false, "garbage": false,
+	} {
+		if err := registry.DialCheckable(t.Context(), "tcp", address, nil); (err == nil) != allowed {
+			t.Errorf("%s: %v, allowed is %v", address, err, allowed)
+		}
+	}
+}
+
 // However an address is written, the network part of it is the same.
 func FuzzCheckableAddress(f *testing.F) {
 	for _, s := range []string{"127.0.0.1", "169.254.169.254", "::1", "fe80::1%eth0", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::"} {

@@ -68,7 +68,7 @@ type httpProber struct {
 // It uses no proxy and keeps no cookies, and wherever a name may lead, it connects
 // to no address but a [CheckableAddress].
 func NewProber() Prober {
-	p := &httpProber{dialer: net.Dialer{ControlContext: onlyCheckable}}
+	p := &httpProber{dialer: net.Dialer{ControlContext: DialCheckable}}
 	p.client = &http.Client{
 		Timeout: ProbeTimeout,
 		Transport: &http.Transport{

@@ -88,16 +88,22 @@ func (a *app) deregisterCommand() *cobra.Command {
 	return cmd
 }
 
+// chosen returns the instances that a command's arguments name.
+func (a *app) chosen(cmd *cobra.Command, args []string) ([]registry.Key, []registry.Instance, error) {
+	keys, err := keysOf(cmd, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err := a.instances(cmd.Context(), keys)
+	return keys, all, err
+}
+
 func (a *app) drain(cmd *cobra.Command, args []string, flags changeFlags) error {
 	ctx := cmd.Context()
 	if flags.wait && flags.timeout <= 0 {
 		return &failure{code: exitUsage, message: fmt.Sprintf("--timeout is %v", flags.timeout), hint: "give a time such as 30s, or --wait=false"}
 	}
-	keys, err := keysOf(cmd, args)
-	if err != nil {
-		return err
-	}
-	all, err := a.instances(ctx, keys)
+	keys, all, err := a.chosen(cmd, args)
 	if err != nil {
 		return err
 	}
@@ -240,11 +246,7 @@ func (a *app) routed(ctx context.Context, gateway string) []registry.Instance {
 
 func (a *app) undrain(cmd *cobra.Command, args []string, flags changeFlags) error {
 	ctx := cmd.Context()
-	keys, err := keysOf(cmd, args)
-	if err != nil {
-		return err
-	}
-	all, err := a.instances(ctx, keys)
+	keys, all, err := a.chosen(cmd, args)
 	if err != nil {
 		return err
 	}
@@ -268,11 +270,7 @@ func (a *app) undrain(cmd *cobra.Command, args []string, flags changeFlags) erro
 
 func (a *app) deregister(cmd *cobra.Command, args []string, flags changeFlags) error {
 	ctx := cmd.Context()
-	keys, err := keysOf(cmd, args)
-	if err != nil {
-		return err
-	}
-	all, err := a.instances(ctx, keys)
+	keys, all, err := a.chosen(cmd, args)
 	if err != nil {
 		return err
 	}

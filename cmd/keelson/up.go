@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -25,7 +24,6 @@ import (
 	"github.com/keelson-go/keelson/internal/ports"
 	"github.com/keelson-go/keelson/internal/runfile"
 	"github.com/keelson-go/keelson/internal/supervise"
-	"github.com/keelson-go/keelson/internal/workspace"
 	"github.com/keelson-go/keelson/lifecycle"
 	"github.com/keelson-go/keelson/platform"
 	"github.com/keelson-go/keelson/telemetry"
@@ -171,7 +169,7 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 		followFiles(ctx, m.Dir(), dotenv.Files[:], out, fleet.variablesChanged)
 		return nil
 	})
-	told := noteStop(ctx, work)
+	told := work.NoteStop(ctx)
 	err = p.Run(ctx)
 	told()
 	// A Ctrl-C reaches a child, too, that was forked but has no process group of
@@ -183,25 +181,6 @@ func (a *app) up(ctx context.Context, flags upFlags) (err error) {
 		out.say("everything is stopped")
 	}
 	return explain(err, m)
-}
-
-// noteStop notes in the run file that everything stops, once ctx has ended, for
-// who would ask for it again. The function it returns ends that.
-func noteStop(ctx context.Context, work *workspace.Workspace) (end func()) {
-	over := make(chan struct{})
-	var noting sync.WaitGroup
-	noting.Go(func() {
-		select {
-		case <-ctx.Done():
-			// Without the note, a second `keelson down` cuts the stop short.
-			_ = work.Note(func(r *runfile.File) { r.Stopping = true })
-		case <-over:
-		}
-	})
-	return func() {
-		close(over)
-		noting.Wait()
-	}
 }
 
 // platformGrace is for admin API, registry and engine to stop.

@@ -203,6 +203,25 @@ func (w *Workspace) Note(change func(*runfile.File)) error {
 	return runfile.Write(w.Path(runfile.Name), w.file)
 }
 
+// NoteStop notes in the run file that everything stops, once ctx has ended, for
+// who would ask for it again: without the note, a second `keelson down` cuts the
+// stop short. The function it returns ends that; it must be called.
+func (w *Workspace) NoteStop(ctx context.Context) (end func()) {
+	over := make(chan struct{})
+	var noting sync.WaitGroup
+	noting.Go(func() {
+		select {
+		case <-ctx.Done():
+			_ = w.Note(func(r *runfile.File) { r.Stopping = true }) // only to be told; the stop goes on
+		case <-over:
+		}
+	})
+	return func() {
+		close(over)
+		noting.Wait()
+	}
+}
+
 // Close removes the run file and an ephemeral run's data, and gives the lock back.
 func (w *Workspace) Close() error {
 	w.mu.Lock()
