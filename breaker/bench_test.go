@@ -31,6 +31,13 @@ func viaDo(br *breaker.Breaker) func() {
 	return func() { _ = br.Do(ctx, succeeds) }
 }
 
+func viaValue(br *breaker.Breaker) func() {
+	ctx := context.Background()
+	return func() {
+		_, _ = breaker.Do(ctx, br, func(context.Context) (int, error) { return 1, nil })
+	}
+}
+
 func viaPermit(br *breaker.Breaker) func() {
 	return func() {
 		if p, err := br.Allow(); err == nil {
@@ -40,6 +47,7 @@ func viaPermit(br *breaker.Breaker) func() {
 }
 
 func BenchmarkClosedDo(b *testing.B)     { both(b, viaDo(newBreaker(b))) }
+func BenchmarkClosedValue(b *testing.B)  { both(b, viaValue(newBreaker(b))) }
 func BenchmarkClosedPermit(b *testing.B) { both(b, viaPermit(newBreaker(b))) }
 
 func BenchmarkClosedCountWindow(b *testing.B) {
@@ -72,6 +80,7 @@ func TestAllocations(t *testing.T) {
 	trip(t, open)
 	for name, f := range map[string]func(){
 		"closed, Do":     viaDo(newBreaker(t)),
+		"closed, value":  viaValue(newBreaker(t)),
 		"closed, permit": viaPermit(newBreaker(t)),
 		"closed, window": viaDo(newBreaker(t, window)),
 		"open, Do":       viaDo(open),

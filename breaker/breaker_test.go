@@ -98,7 +98,7 @@ func TestOptionErrors(t *testing.T) {
 	}
 }
 
-func TestConsecutive(t *testing.T) {
+func TestFailuresInARowOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t)
@@ -271,7 +271,7 @@ func TestLongestProbeLease(t *testing.T) {
 	})
 }
 
-func TestPanicAndGoexit(t *testing.T) {
+func TestPanicAndGoexitAreFailuresAndGoUp(t *testing.T) {
 	t.Parallel()
 	leave := map[string]func(context.Context) error{
 		"panic":  func(context.Context) error { panic("boom") },
@@ -367,7 +367,7 @@ func TestCallerCancelsIsNeutral(t *testing.T) {
 	})
 }
 
-func TestTimeout(t *testing.T) {
+func TestTimeoutEndsTheCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, breaker.Timeout(time.Second))

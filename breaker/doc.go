@@ -8,6 +8,9 @@
 //		// not called at all
 //	}
 //
+// [Do] is the same for a function that also returns a value, and [Breaker.Allow] is
+// for callers that have no function to give.
+//
 // # States
 //
 // Closed: every call is admitted. The breaker opens after five failures in a row

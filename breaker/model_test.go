@@ -171,7 +171,7 @@ func TestModel(t *testing.T) {
 
 // However many call at once, half-open never has more than its probes under way,
 // and listeners see a gapless chain of changes.
-func TestConcurrent(t *testing.T) {
+func TestConcurrentCallers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const probes = 2

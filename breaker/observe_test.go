@@ -53,7 +53,7 @@ func TestSnapshotJSON(t *testing.T) {
 	})
 }
 
-func TestListeners(t *testing.T) {
+func TestListenersHoldNoLock(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t)
@@ -86,7 +86,7 @@ func TestListeners(t *testing.T) {
 	})
 }
 
-func TestListenerPanics(t *testing.T) {
+func TestListenerPanicsGoUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, breaker.ConsecutiveFailures(1))
