@@ -123,7 +123,7 @@ func (b *Breaker) State() State { return b.period().state }
 // period returns the current period, after ending an open one whose time is over.
 func (b *Breaker) period() *period {
 	p := b.current.Load()
-	if p.state != Open {
+	if p.state != Open || b.now() < p.until {
 		return p
 	}
 	b.mu.Lock()

@@ -44,6 +44,11 @@ type Budget struct {
 // so that one retry a second is one unit a nanosecond, without rounding.
 const unit = int64(time.Second)
 
+// least is how much time has to have earned to be paid in: what is rounded off is
+// then nothing, though a low PerSecond earns less than a unit between two of many
+// callers.
+const least = unit / 1_000_000
+
 // NewBudget returns a full budget. The error says which field is wrong and what it
 // may be.
 func NewBudget(o BudgetOptions) (*Budget, error) {
@@ -103,8 +108,8 @@ func (b *Budget) Withdraw() bool {
 		paid, now := b.paid.Load(), int64(time.Since(b.epoch))
 		// Who loses the swap leaves the time to the winner. It may then miss what
 		// the winner has not added yet, which only matters to the last retry.
-		if now > paid && b.paid.CompareAndSwap(paid, now) {
-			b.add(b.earned(now - paid))
+		if earned := b.earned(now - paid); earned >= least && b.paid.CompareAndSwap(paid, now) {
+			b.add(earned)
 		}
 	}
 	for {

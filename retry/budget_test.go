@@ -73,6 +73,29 @@ func TestBudgetDefaults(t *testing.T) {
 	})
 }
 
+// Those who ask in vain, however often, do not use up the time that fills it.
+func TestBudgetOfManyRefusals(t *testing.T) {
+	t.Parallel()
+	for _, perSecond := range []float64{0.0001, 0.003, 0.3, 1, 7} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBudget(t, retry.BudgetOptions{Reserve: 1, Ratio: -1, PerSecond: perSecond})
+			b.Withdraw()
+			start := time.Now()
+			for range 10_000 {
+				time.Sleep(173 * time.Nanosecond)
+				if b.Withdraw() {
+					t.Fatalf("%v a second: a retry after %v", perSecond, time.Since(start))
+				}
+			}
+			time.Sleep(time.Millisecond)
+			want := perSecond * time.Since(start).Seconds()
+			if left := b.Left(); math.Abs(left-want) > want/100 {
+				t.Errorf("%v a second: %v left, want %v", perSecond, left, want)
+			}
+		})
+	}
+}
+
 func TestNilBudget(t *testing.T) {
 	t.Parallel()
 	var b *retry.Budget

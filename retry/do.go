@@ -11,7 +11,7 @@ import (
 // the tries. It returns nil or
 //
 //   - what fn returned, as it is, if that is not worth another try, or p has
-//     MaxAttempts 1;
+//     MaxAttempts 1, or ctx has ended and it wraps ctx's error;
 //   - an [*Error] that wraps the reason and what fn returned last, if there could
 //     have been another try;
 //   - ctx's error, if it had ended before, or what is wrong with p. fn was not
@@ -66,6 +66,9 @@ func (p *Policy) try(ctx context.Context, fn func(ctx context.Context) error) er
 // retry goes on after the first try failed with err.
 func (p *Policy) retry(ctx context.Context, fn func(ctx context.Context) error, err error) error {
 	for attempt := 1; ; attempt++ {
+		if isPermanent(err) {
+			return err
+		}
 		if over := ctx.Err(); over != nil {
 			return ended(attempt, over, err)
 		}

@@ -234,6 +234,13 @@ func TestCallerCancels(t *testing.T) {
 			t.Errorf("%v after %d calls; want no call, as the caller had gone", err, *calls)
 		}
 
+		// A permanent error is no less so, nor is it a cancellation.
+		inTry, cancelInTry := context.WithCancel(t.Context())
+		final := retry.Permanent(errDown)
+		if err := retry.Do(inTry, slow, func(context.Context) error { cancelInTry(); return final }); err != final {
+			t.Errorf("%v; want the permanent error as it is", err)
+		}
+
 		// During a try: fn's own error if it tells, else both.
 		for _, told := range []bool{true, false} {
 			ctx, cancel := context.WithCancel(t.Context())

@@ -6,7 +6,8 @@
 // # When it gives up
 //
 // An error marked with [Permanent] is returned as it is; so is one that
-// [Policy.RetryIf] does not want. In all other cases the error of [Do] is an
+// [Policy.RetryIf] does not want, and one that itself says that the context has
+// ended. In all other cases with more than one try allowed the error of [Do] is an
 // [*Error], in which errors.Is finds both the last error of the function and the
 // reason: [ErrAttempts], [ErrBudget], [ErrTime], or [context.Canceled].
 //

@@ -52,6 +52,11 @@ func Permanent(err error) error {
 	return &permanentError{err}
 }
 
+func isPermanent(err error) bool {
+	_, is := errors.AsType[*permanentError](err)
+	return is
+}
+
 type afterError struct {
 	error
 	after time.Duration
@@ -60,9 +65,10 @@ type afterError struct {
 func (e *afterError) Unwrap() error             { return e.error }
 func (e *afterError) RetryAfter() time.Duration { return e.after }
 
-// After marks err as worth a retry, but only d from now on (below 0 is 0). Its text
-// stays, and it wraps err. After(nil, d) is nil. So is every error understood that
-// has the method RetryAfter() time.Duration.
+// After marks err as worth a retry only d (below 0 is 0) after fn has returned it;
+// whether at all is still up to the [Policy]. Its text stays, and it wraps err.
+// After(nil, d) is nil. Any other error with a method RetryAfter() time.Duration is
+// understood in the same way.
 func After(err error, d time.Duration) error {
 	if err == nil {
 		return nil

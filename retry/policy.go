@@ -84,11 +84,8 @@ func (p *Policy) attempts() int {
 	return p.MaxAttempts
 }
 
-// wants reports whether err is worth another try.
+// wants reports whether err, which is not permanent, is worth another try.
 func (p *Policy) wants(err error) bool {
-	if _, permanent := errors.AsType[*permanentError](err); permanent {
-		return false
-	}
 	if p.RetryIf != nil {
 		return p.RetryIf(err)
 	}
