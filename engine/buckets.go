@@ -101,7 +101,9 @@ func (e *Engine) correct(ctx context.Context, kv jetstream.KeyValue, want jetstr
 	fixed.Description = want.Description
 	fixed.MaxMsgsPerSubject = int64(want.History)
 	fixed.MaxMsgSize = want.MaxValueSize
-	fixed.MaxBytes = want.MaxBytes
+	if has.MaxBytes >= 0 { // more than we ask for, or no limit, is the operator's choice
+		fixed.MaxBytes = max(has.MaxBytes, want.MaxBytes)
+	}
 	fixed.MaxAge = 0
 	fixed.AllowMsgTTL = true
 	fixed.SubjectDeleteMarkerTTL = want.LimitMarkerTTL

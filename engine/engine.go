@@ -27,6 +27,7 @@ type Engine struct {
 
 	mu        sync.Mutex
 	listeners []func(bool, error)
+	wanted    []jetstream.KeyValueConfig // buckets somebody asked for, to be made again like the others
 
 	stop  context.CancelFunc
 	close sync.Once

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -47,7 +48,7 @@ func (e *Engine) restoreMissing(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, provisionTimeout)
 	defer cancel()
 	var errs error
-	for _, want := range buckets() {
+	for _, want := range slices.Concat(buckets(), e.lazy()) {
 		_, err := e.js.KeyValue(ctx, want.Bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
 			e.cfg.Logger.Warn("the engine came back without a bucket: making it again", "bucket", want.Bucket)

@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
+	"github.com/keelson-go/keelson/idempotency"
 	"github.com/keelson-go/keelson/openapi"
 	"github.com/keelson-go/keelson/problem"
 )
@@ -73,6 +74,8 @@ type (
 		After string `query:"after" format:"uuid" doc:"The last id of the page before"`
 	}
 	createInput struct {
+		// Key is for the document: the middleware around all operations reads it.
+		Key  string `header:"Idempotency-Key" doc:"A new random value, such as a UUID, for each user. The same request with the same key is answered as before, and makes no second user."`
 		Body UserFields
 	}
 	replaceInput struct {
@@ -180,6 +183,8 @@ func (h handlers) refuse(ctx context.Context, err error) error {
 		p := problem.New(http.StatusConflict, problem.CodeConflict, "Another user has this email address.")
 		p.Errors = []problem.FieldError{{Pointer: "/email", Detail: "is taken"}}
 		return p
+	case errors.Is(err, idempotency.ErrLost):
+		return problem.New(http.StatusServiceUnavailable, problem.CodeUnavailable, "This took so long that another request with the same Idempotency-Key was begun. Nothing was done here.")
 	case errors.Is(err, ErrUnavailable):
 		h.failed(ctx, err)
 		return problem.New(http.StatusServiceUnavailable, problem.CodeUnavailable, "The database can't do that at the moment.")

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"testing"
 	"time"
+
+	"github.com/keelson-go/keelson/idempotency/sqlidempotency"
 )
 
 // SetCheck makes services that are made from now on check their database that
@@ -80,3 +82,18 @@ var Prepare = prepare
 
 // MigrationLock is what opening a PostgreSQL database waits for.
 const MigrationLock = migrationLock
+
+// Keys returns the store of idempotency keys.
+func Keys(s *Store) *sqlidempotency.Store { return s.db.idempotency() }
+
+// Migrations are those that make the table of keys.
+func Migrations() (map[sqlidempotency.Dialect]string, error) {
+	all := map[sqlidempotency.Dialect]string{}
+	lite, err := sqliteMigrations.ReadFile("migrations/sqlite/0002_idempotency_keys.sql")
+	if err != nil {
+		return nil, err
+	}
+	post, err := postgresMigrations.ReadFile("migrations/postgres/0002_idempotency_keys.sql")
+	all[sqlidempotency.SQLite], all[sqlidempotency.Postgres] = string(lite), string(post)
+	return all, err
+}

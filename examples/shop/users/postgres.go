@@ -18,6 +18,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+
+	"github.com/keelson-go/keelson/idempotency"
+	"github.com/keelson-go/keelson/idempotency/sqlidempotency"
 )
 
 // connectWait is how long a server that can't be reached is waited for at the start.
@@ -35,12 +38,13 @@ const (
 //go:embed migrations/postgres
 var postgresMigrations embed.FS
 
-// postgresDB is a database on a PostgreSQL server. Each of its methods but check
-// is one statement, which is a transaction of its own: no lock is held while the
-// server waits for us.
+// postgresDB is a database on a PostgreSQL server. Each of its methods but check,
+// and create for a request with an idempotency key, is one statement, which is a
+// transaction of its own: no lock is held while the server waits for us.
 type postgresDB struct {
 	db       *sql.DB
 	creating chan struct{} // has an element for each create under way
+	keys     *sqlidempotency.Store
 }
 
 func openPostgres(ctx context.Context, address string, log *slog.Logger) (database, error) {
@@ -53,6 +57,9 @@ func openPostgres(ctx context.Context, address string, log *slog.Logger) (databa
 	d.db.SetMaxIdleConns(int(config.MaxConns))
 	d.db.SetConnMaxLifetime(config.MaxConnLifetime)
 	d.db.SetConnMaxIdleTime(config.MaxConnIdleTime)
+	if d.keys, err = sqlidempotency.New(d.db, sqlidempotency.Postgres); err != nil {
+		return nil, errors.Join(err, d.db.Close())
+	}
 	if err := d.start(ctx, log); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the PostgreSQL database %q: %w", config.ConnConfig.Database, err), d.db.Close())
 	}
@@ -169,6 +176,8 @@ func (advisoryLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 
 func (d *postgresDB) close() error { return d.db.Close() }
 
+func (d *postgresDB) idempotency() *sqlidempotency.Store { return d.keys }
+
 func (d *postgresDB) get(ctx context.Context, id string) *sql.Row {
 	return d.db.QueryRowContext(ctx, getUser, id)
 }
@@ -184,10 +193,32 @@ func (d *postgresDB) create(ctx context.Context, name, email string) (User, erro
 	case <-ctx.Done():
 		return User{}, ctx.Err()
 	}
-	// The time is taken after the id, for which one waits.
-	return scan(d.db.QueryRowContext(ctx,
-		"WITH new AS MATERIALIZED (SELECT next_user_id() AS id, clock_timestamp() AS now) "+
-			"INSERT INTO users ("+columns+") SELECT id, $1, $2, now, now FROM new RETURNING "+columns, name, email))
+	if _, keyed := idempotency.ClaimFrom(ctx); !keyed {
+		return scan(d.db.QueryRowContext(ctx, insertUser, name, email))
+	}
+	return d.createOnce(ctx, name, email)
+}
+
+// insertUser takes the time after the id, for which one waits.
+const insertUser = "WITH new AS MATERIALIZED (SELECT next_user_id() AS id, clock_timestamp() AS now) " +
+	"INSERT INTO users (" + columns + ") SELECT id, $1, $2, now, now FROM new RETURNING " + columns
+
+// createOnce is create together with the request's idempotency key. That goes first:
+// only the same request waits for its row, but all creates wait for the next id.
+func (d *postgresDB) createOnce(ctx context.Context, name, email string) (User, error) {
+	tx, err := d.db.BeginTx(ctx, nil)
+	if err != nil {
+		return User{}, err
+	}
+	defer tx.Rollback() //nolint:errcheck // It does nothing after Commit, and before that err says it all.
+	if err := d.keys.Done(ctx, tx); err != nil {
+		return User{}, err
+	}
+	u, err := scan(tx.QueryRowContext(ctx, insertUser, name, email))
+	if err != nil {
+		return User{}, err
+	}
+	return u, tx.Commit()
 }
 
 func (d *postgresDB) replace(ctx context.Context, id, name, email string) (User, error) {

@@ -18,6 +18,8 @@ import (
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
+
+	"github.com/keelson-go/keelson/idempotency/sqlidempotency"
 )
 
 const (
@@ -37,6 +39,7 @@ type sqliteDB struct {
 	write *sql.DB   // one connection: SQLite has one writer at a time, and waiting in line is cheaper than polling for its lock
 	read  *sql.DB   // the same as write for a database in memory
 	found *sql.Stmt // getUser, parsed once: that is half of its time
+	keys  *sqlidempotency.Store
 }
 
 func openSQLite(ctx context.Context, address string) (database, error) {
@@ -72,6 +75,9 @@ func openFile(ctx context.Context, path string) (_ *sqliteDB, err error) {
 			return nil, errors.Join(err, d.write.Close())
 		}
 	}
+	if d.keys, err = sqlidempotency.New(d.write, sqlidempotency.SQLite); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
 	if d.found, err = d.read.PrepareContext(ctx, getUser); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
@@ -88,6 +94,8 @@ func (d *sqliteDB) close() error {
 	}
 	return err
 }
+
+func (d *sqliteDB) idempotency() *sqlidempotency.Store { return d.keys }
 
 func (d *sqliteDB) get(ctx context.Context, id string) *sql.Row {
 	return d.found.QueryRowContext(ctx, id)
@@ -106,7 +114,10 @@ func (d *sqliteDB) create(ctx context.Context, name, email string) (u User, err 
 		}
 		u, err = scan(tx.QueryRowContext(ctx, "INSERT INTO users ("+columns+") VALUES ($1, $2, $3, $4, $4) RETURNING "+columns,
 			id.String(), name, email, time.Now().UnixMicro()))
-		return err
+		if err != nil {
+			return err
+		}
+		return d.keys.Done(ctx, tx)
 	})
 	return u, err
 }

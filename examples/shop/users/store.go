@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/pressly/goose/v3"
+
+	"github.com/keelson-go/keelson/idempotency/sqlidempotency"
 )
 
 // What a [Store] is asked for and can't do. Other errors are failures of the
@@ -56,6 +58,8 @@ type database interface {
 	// delete returns the number of users deleted.
 	delete(ctx context.Context, id string) (int64, error)
 	check(ctx context.Context) error
+	// idempotency is where the keys of requests are; create marks them as carried out.
+	idempotency() *sqlidempotency.Store
 	// classify gives an error the name that this package has for it. lost is the
 	// name of a lost connection.
 	classify(err, lost error) error
@@ -185,7 +189,9 @@ func (s *Store) Get(ctx context.Context, id string) (User, error) {
 }
 
 // Create stores a new user under a new id. No two users have the same email,
-// whatever its case: [ErrEmailTaken].
+// whatever its case: [ErrEmailTaken]. If ctx is that of a request with an
+// idempotency key, the request is marked as carried out in the same transaction, and
+// the error wraps idempotency.ErrLost if another one has its key by now.
 func (s *Store) Create(ctx context.Context, name, email string) (User, error) {
 	u, err := s.db.create(ctx, name, email)
 	if err != nil {

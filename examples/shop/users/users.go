@@ -3,7 +3,7 @@
 //
 //	GET    /users         a page of users: ?limit=50&after=<id>, Link: rel="next"
 //	GET    /users/{id}
-//	POST   /users         201 with Location
+//	POST   /users         201 with Location; once for each Idempotency-Key
 //	PUT    /users/{id}    replaces name and email
 //	DELETE /users/{id}    204
 //	GET    /openapi.json  OpenAPI 3.1
@@ -12,6 +12,11 @@
 // conflict. A database that is away or takes no writes is 503 unavailable, and
 // retryable: nothing was written. Without "retryable" the connection broke in the
 // middle of a write, which may have been done.
+//
+// A request with the header Idempotency-Key may be sent again without harm, for a
+// day: see package idempotency. The keys are in the same database, and that of a
+// POST is decided in one transaction with its user, so that nothing, not even a
+// crash, makes a second one.
 //
 // KEELSON_DATABASE_URL names the database, such as sqlite:///var/lib/shop/users.db
 // or postgres://shop:password@db/shop; see [Open]. Several instances may share
@@ -23,9 +28,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/keelson-go/keelson/health"
+	"github.com/keelson-go/keelson/idempotency"
 	"github.com/keelson-go/keelson/service"
 )
 
@@ -83,6 +90,14 @@ func serve(s *service.Service, store *Store) error {
 	// The server is stopped before what was added before it, so no request is in
 	// progress by then.
 	s.OnStop("close the database", closeTimeout, func(context.Context) error { return store.Close() })
+	once, err := idempotency.Middleware(store.db.idempotency(), idempotency.WithLogger(s.Log()), idempotency.WithRoute(func(r *http.Request) string {
+		_, pattern := s.Mux().Handler(r)
+		return pattern
+	}))
+	if err != nil {
+		return err
+	}
+	s.Use(once)
 	register(s.Mux(), s.Health().Report().Version, store, s.Log())
 	return nil
 }
