@@ -39,6 +39,8 @@ const (
 // the calls this process has in flight. With more than 16 endpoints it is not
 // counted for every pick and may lag by the calls that one endpoint in 16 begins.
 //
+// Keys come to an endpoint that is new beside others one by one; see [Endpoint.SlowStart].
+//
 // A pick is O(1), but for the first one in each of 65,536 slots of keys, which is
 // O(n); what is known of the slots is carried over when the set changes. A picker that
 // is used with more than 16 endpoints holds 256 KiB.
@@ -76,9 +78,10 @@ func (p *consistentHash) pick(s *Set, hash uint64) *Endpoint {
 		return s.endpoints[0]
 	}
 	t := p.of(s)
+	key := hash
 	for range maxJumps {
 		e := s.endpoints[t.owner(hash)]
-		if load := e.inFlight.Load(); load <= 0 || t.allows(e, load, p.bound) {
+		if load := e.InFlight(); (load <= 0 || t.allows(e, load, p.bound)) && !s.passesOverKey(e, key) {
 			return e
 		}
 		hash = mix(hash + golden)
@@ -126,8 +129,8 @@ func (t *slotTable) allows(e *Endpoint, load int64, bound float64) bool {
 	// comparisons: on average, each costs as if there were few.
 	if t.budget.Add(-few) < 0 {
 		total := int64(0)
-		for _, e := range t.set.endpoints {
-			total += max(e.inFlight.Load(), 0)
+		for _, c := range t.set.cells {
+			total += max(c.inFlight(), 0)
 		}
 		t.total.Store(total)
 		t.budget.Store(int64(len(t.set.endpoints)) - few)

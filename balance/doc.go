@@ -76,6 +76,16 @@
 // other calls to it end. An endpoint used again after a rest starts without any
 // silence.
 //
+// # Newcomers
+//
+// An endpoint that is new in a set beside others that are not takes a tenth of its share
+// at first, and all of it after ten seconds: see [Endpoint.SlowStart]. When all are about
+// equally new, as in a process that has just started, none is. Keys of [ConsistentHash]
+// come to it one by one.
+//
+// An endpoint that comes back after it had failed can be [Set.Probing]: then it gets one
+// call at a time. Package outlier does that.
+//
 // # Clock
 //
 // Reading the clock would cost more than all the rest of Pick, so Pick uses a coarse

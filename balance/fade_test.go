@@ -9,9 +9,11 @@ import (
 func TestFade(t *testing.T) {
 	t.Parallel()
 	for _, latency := range []float64{1, 12_345, 1e6, 1.99e9} {
-		f := func(age time.Duration) float64 { return fade(math.Float64bits(latency), int64(age)) }
-		for age := -time.Second; age < 10*time.Minute; age += 97 * time.Millisecond {
-			want := latency * max(math.Exp2(-float64(max(age, 0))/float64(halfLife)), math.Exp2(-60))
+		f := func(age time.Duration) float64 {
+			return float64(fade(math.Float32bits(float32(latency)), int64(age)/tick))
+		}
+		for age := -time.Second; age < 3*time.Minute; age += 97 * time.Millisecond {
+			want := latency * math.Exp2(-float64(max(age, 0))/float64(halfLife))
 			got := f(age)
 			if got < want*0.93 || got > want*1.07 {
 				t.Fatalf("%g after %v fades to %g, want %g", latency, age, got, want)
@@ -21,14 +23,20 @@ func TestFade(t *testing.T) {
 			}
 		}
 		for age, want := range map[time.Duration]float64{
-			-time.Hour: latency, 0: latency, 2 * halfLife: latency / 4, math.MaxInt64: latency * math.Exp2(-60),
+			-time.Hour: latency, 0: latency, 2 * halfLife: latency / 4,
 		} {
-			if got := f(age); math.Abs(got-want) > want*1e-4 {
+			if got := f(age); math.Abs(got-want) > want*2e-2 {
 				t.Errorf("%g after %v fades to %g, want %g", latency, age, got, want)
 			}
 		}
 	}
-	for _, age := range []int64{-1, 0, 1, math.MaxInt64} {
+	for _, age := range []int64{1 << 30, 1 << 32} {
+		short, long := fade(math.Float32bits(1e6), age), fade(math.Float32bits(1e9), age)
+		if short <= 0 || long <= short || long >= 1 {
+			t.Errorf("after %d ticks 1 ms fades to %g and 1 s to %g; want next to nothing, in that order", age, short, long)
+		}
+	}
+	for _, age := range []int64{-1, 0, 1, 1 << 32} {
 		if got := fade(0, age); got != 0 {
 			t.Errorf("nothing fades to %g", got)
 		}

@@ -74,7 +74,12 @@ func (random) Pick(s *Set) *Endpoint {
 	if n == 0 {
 		return nil
 	}
-	return s.endpoints[below(uint32(rand.Uint64()), n)]
+	for range passes {
+		if e := s.endpoints[below(uint32(rand.Uint64()), n)]; !s.passesOver(e) {
+			return e
+		}
+	}
+	return leastLoaded(s, nil)
 }
 
 // LeastConnections returns a picker that takes an endpoint with the fewest calls
@@ -94,6 +99,19 @@ func leastLoaded(s *Set, tried []*Endpoint) *Endpoint {
 	if n == 0 {
 		return nil
 	}
+	now := coarse.now.Load()
+	if now < s.unsettled {
+		if e := leastLoadedOf(s, tried, now); e != nil && s.claim(e, now) {
+			return e
+		}
+	}
+	return leastLoadedOf(s, tried, never) // when nobody is new
+}
+
+// leastLoadedOf passes over newcomers at that time: being idle they would win always. Only
+// the one that the scan starts at has a chance, so that no newcomer has more than its share.
+func leastLoadedOf(s *Set, tried []*Endpoint, now int64) *Endpoint {
+	n := s.Len()
 	start := below(uint32(rand.Uint64()), n)
 	var best *Endpoint
 	var bestLoad, bestWeight int64
@@ -103,8 +121,8 @@ func leastLoaded(s *Set, tried []*Endpoint) *Endpoint {
 			i -= n
 		}
 		e := s.endpoints[i]
-		load, weight := e.inFlight.Load(), int64(e.weight())
-		if (best != nil && load*bestWeight >= bestLoad*weight) || contains(tried, e) {
+		load, weight := s.cells[i].inFlight(), int64(e.weight())
+		if (best != nil && load*bestWeight >= bestLoad*weight) || contains(tried, e) || (now < s.unsettled && s.isNew(e, now) && (k > 0 || s.holdsBack(e, now, rand.Uint32()))) {
 			continue
 		}
 		if best, bestLoad, bestWeight = e, load, weight; load <= 0 {

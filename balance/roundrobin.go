@@ -28,6 +28,15 @@ type round struct {
 }
 
 func (p *roundRobin) Pick(s *Set) *Endpoint {
+	for range passes {
+		if e := p.turn(s); !s.passesOver(e) {
+			return e
+		}
+	}
+	return leastLoaded(s, nil)
+}
+
+func (p *roundRobin) turn(s *Set) *Endpoint {
 	n := uint64(s.Len())
 	if n == 0 {
 		return nil // the position is kept for the next set

@@ -10,7 +10,14 @@ import (
 // concurrent use. A nil Set is an empty one.
 type Set struct {
 	endpoints []*Endpoint
+	cells     []*cell // of the endpoints
 	shares    *shares // nil if all weights are equal
+
+	// unsettled is until when, on the coarse clock, some endpoints take less than their
+	// share; 0 = none does. lead is the one that they are compared with.
+	unsettled int64
+	lead      *Endpoint
+	probes    []*probe // those that take single calls
 }
 
 // NewSet makes a set of eps, which it copies and orders. Nil entries and those of
@@ -20,7 +27,12 @@ func NewSet(eps []*Endpoint) *Set {
 	set := ordered(eps)
 	// Last, since of several entries with the same ID the last one decides.
 	set = slices.DeleteFunc(set, func(e *Endpoint) bool { return e.Weight <= 0 })
-	return &Set{endpoints: set, shares: newShares(set)}
+	s := &Set{endpoints: set, cells: make([]*cell, len(set)), shares: newShares(set)}
+	for i, e := range set {
+		s.cells[i] = e.cell
+	}
+	s.newcomers()
+	return s
 }
 
 // ordered returns a copy of eps in the order of IDs, each ID once.

@@ -6,11 +6,12 @@ import "math/bits"
 // set, in proportion to their weights. With it a random number becomes an endpoint in
 // O(1) on average, whatever the weights are.
 type shares struct {
-	last  []uint64 // the last number of each endpoint's share
-	guide []uint32 // where the search starts, for each of as many equal parts as there are endpoints
-	total int      // of the weights
-	mean  float64  // of the weights
-	most  int      // the greatest weight
+	last  []uint64  // the last number of each endpoint's share
+	guide []uint32  // where the search starts, for each of as many equal parts as there are endpoints
+	each  []float32 // the weights
+	total int       // of the weights
+	mean  float32   // of the weights
+	most  int       // the greatest weight
 }
 
 // newShares returns nil if all weights are equal, so that nobody pays who has none.
@@ -28,8 +29,12 @@ func newShares(eps []*Endpoint) *shares {
 		last:  make([]uint64, len(eps)),
 		guide: make([]uint32, len(eps)),
 		total: total,
-		mean:  float64(total) / float64(len(eps)),
+		mean:  float32(total) / float32(len(eps)),
+		each:  make([]float32, len(eps)),
 		most:  most,
+	}
+	for i, e := range eps {
+		s.each[i] = float32(e.weight())
 	}
 	sum := 0
 	for i, e := range eps[:len(eps)-1] {

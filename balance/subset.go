@@ -35,7 +35,7 @@ func (s *Set) Subset(client string, size int) *Set {
 	for i := range chosen {
 		chosen[i] = best[i].endpoint
 	}
-	return NewSet(chosen)
+	return s.part(chosen)
 }
 
 // Subsetting returns a picker that lets inner choose among the [Set.Subset] of size

@@ -29,6 +29,15 @@ type weightedRoundRobin struct {
 const golden = 0x9E3779B97F4A7C15
 
 func (p *weightedRoundRobin) Pick(s *Set) *Endpoint {
+	for range passes {
+		if e := p.turn(s); !s.passesOver(e) {
+			return e
+		}
+	}
+	return leastLoaded(s, nil)
+}
+
+func (p *weightedRoundRobin) turn(s *Set) *Endpoint {
 	n := s.Len()
 	if n == 0 {
 		return nil

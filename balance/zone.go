@@ -3,7 +3,6 @@ package balance
 import (
 	"math"
 	"math/rand/v2"
-	"slices"
 	"sync/atomic"
 )
 
@@ -77,15 +76,15 @@ func (p *zoned) pick(s *Set, r uint64, key string, keyed bool) *Endpoint {
 	if d.far.Len() == 0 {
 		return pickWith(p.near, d.near, key, keyed)
 	}
-	if d.near.Len() == 0 || mix(r)>>32 >= d.keep {
+	if d.near.Len() == 0 || mix(r)>>32 >= d.keep || (s.unsettled != 0 && d.near.isNewIn(s, uint32(mix(r)))) {
 		return pickWith(p.far, d.far, key, keyed)
 	}
 	e := pickWith(p.near, d.near, key, keyed)
-	other := d.far.endpoints[below(uint32(r), len(d.far.endpoints))]
+	other := below(uint32(r), len(d.far.endpoints))
 	now := coarse.now.Load()
 	here := e.here(now)
 	// Where calls take x times as long as patience allows, 1/x of them stay.
-	if here*float64(r>>32) > patience*(1<<32)*other.elsewhere(now, here) {
+	if here*float64(r>>32) > patience*(1<<32)*d.far.elsewhere(other, now, here) {
 		return pickWith(p.far, d.far, key, keyed)
 	}
 	return e
@@ -102,27 +101,28 @@ func pickWith(p Picker, s *Set, key string, keyed bool) *Endpoint {
 // first call may wait as long as unknownLatency before that counts.
 func (e *Endpoint) here(now int64) float64 {
 	mean := math.Float64frombits(e.mean.Load())
-	wait := fade(e.silence(now))
+	silent, age := silence(e.cell.times.Load(), ticks(now))
+	wait := float64(expected(0, silent, age))
 	if mean == 0 {
 		return max(wait-float64(unknownLatency), 0)
 	}
 	return max(mean, wait)
 }
 
-// elsewhere is how long a call to e takes, for an endpoint that may take calls from
+// elsewhere is how long a call to the endpoint at position i takes, for one that may take calls from
 // where they take here. Bad news fades, so that it is tried again; good news does not:
 // if it is wrong, the first calls tell.
-func (e *Endpoint) elsewhere(now int64, here float64) float64 {
-	mean := e.mean.Load()
-	wait, age := e.silence(now)
-	latency := math.Float64frombits(max(mean, wait))
+func (s *Set) elsewhere(i int, now int64, here float64) float64 {
+	mean := math.Float64frombits(s.endpoints[i].mean.Load())
+	wait, age := silence(s.cells[i].times.Load(), ticks(now))
+	latency := max(mean, float64(wait*tick))
 	switch {
 	case mean == 0:
 		return here
 	case latency <= here:
 		return latency
 	}
-	return here + fade(math.Float64bits(latency-here), age)
+	return here + float64(fade(math.Float32bits(float32(latency-here)), age))
 }
 
 // divide returns the two parts of s.
@@ -146,7 +146,7 @@ func (p *zoned) divide(s *Set) *split {
 	}
 	share := patience * float64(len(zones)) * float64(nearWeight) / float64(weight)
 	next := &split{
-		of: s, near: NewSet(near), far: NewSet(far),
+		of: s, near: s.part(near), far: s.part(far),
 		keep: uint64(min(share, 1-1.0/oneInScouts) * (1 << 32)),
 	}
 	if last != nil {
@@ -159,7 +159,7 @@ func (p *zoned) divide(s *Set) *split {
 // unless returns before if it has the same endpoints as s, else s. What pickers know of
 // before stays good, then.
 func (s *Set) unless(before *Set) *Set {
-	if slices.Equal(s.endpoints, before.endpoints) {
+	if s.like(before) {
 		return before
 	}
 	return s
