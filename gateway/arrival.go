@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keelson-go/keelson/middleware"
+	"github.com/keelson-go/keelson/deadline"
 	"github.com/keelson-go/keelson/problem"
 	"github.com/keelson-go/keelson/ratelimit"
 	"github.com/keelson-go/keelson/telemetry"
@@ -49,9 +49,9 @@ func (r *Request) arrive(t *table) error {
 	if r.Path, err = parsePath(r.Target); err != nil {
 		return badRequest(err)
 	}
-	if left, ok := middleware.CallerTimeout(r.Header.Values); ok {
+	if left, ok := deadline.Caller(r.Header.Values); ok {
 		if left <= 0 {
-			return problem.New(http.StatusGatewayTimeout, problem.CodeDeadline, "The time the caller gave is over.")
+			return deadlineOver()
 		}
 		r.Deadline = time.Now().Add(left)
 	}

@@ -173,8 +173,3 @@ func (b *requestBody) end(answered bool) {
 func (x *exchange) stopReading(t time.Time) error {
 	return http.NewResponseController(x.out.ResponseWriter).SetReadDeadline(t)
 }
-
-// hasBody reports whether the client sends a body.
-func (x *exchange) hasBody() bool {
-	return x.in.ContentLength != 0 && x.in.Body != nil && x.in.Body != http.NoBody
-}

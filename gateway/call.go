@@ -34,6 +34,7 @@ type call struct {
 	state   atomic.Int32
 	timer   *time.Timer
 	timeout time.Duration
+	until   time.Time   // when the wait is over, zero if that is not known yet
 	unhook  func() bool // from the draining, of a stream
 	x       *exchange
 }
@@ -82,6 +83,9 @@ func (c *call) begin(x *exchange) {
 		// Its first answer may be long in coming; it has a timeout of its own.
 		c.timeout = 0
 	}
+	if left, ok := x.timeLeft(); ok {
+		c.until = time.Now().Add(left)
+	}
 	if left := c.left(); left > 0 {
 		c.timer = time.AfterFunc(left, c.expire)
 	}
@@ -109,7 +113,7 @@ func (c *call) progress() {
 func (c *call) expire() {
 	why := upstreamSlow
 	switch {
-	case !c.x.Deadline.IsZero() && time.Until(c.x.Deadline) <= 0:
+	case c.x.over():
 		why = outOfTime
 	case c.x.reqBody.reading.Load():
 		why = callerSlow
@@ -142,7 +146,7 @@ func (c *call) verdict() *problem.Problem {
 	case callerSlow:
 		return problem.New(http.StatusRequestTimeout, problem.CodeRequestTimeout, "The rest of the request did not come in time.")
 	case outOfTime:
-		return problem.New(http.StatusGatewayTimeout, problem.CodeDeadline, "The time the caller gave is over.")
+		return deadlineOver()
 	}
 	return nil
 }

@@ -42,7 +42,10 @@ func TestOverClient(t *testing.T) {
 			}
 		})),
 	}
-	tr := client.New(services)
+	tr, err := client.New(services)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(tr.CloseIdleConnections)
 	routes := []gateway.Route{{Path: "/hangs", Service: "hangs", Public: true, Timeout: time.Second}}
 	for _, name := range []string{"echo", "refused", "dies", "ws", "nobody"} {

@@ -19,8 +19,10 @@
 //  8. Policies of the user's own.
 //  9. The proxy. No instance in rotation is 503 no_healthy_instance, one that
 //     refuses or breaks the connection 502 upstream_failed, one that is too slow
-//     504 upstream_timeout. If the upstream dies in the middle of a body, the
-//     client's connection is cut: a truncated answer never looks complete.
+//     504 upstream_timeout. Where package client holds calls back it is 503 as well:
+//     circuit_open after too many failures, overloaded with too many under way; both
+//     with Retry-After. If the upstream dies in the middle of a body, the client's
+//     connection is cut: a truncated answer never looks complete.
 //
 // # Which route
 //
@@ -59,6 +61,15 @@
 // traceparent, tracestate and baggage. The client's address is the right-most
 // one that is not a trusted proxy's. If X-Forwarded-For and Forwarded disagree on
 // it, one of them was written by the client and the request is refused with 400.
+//
+// Request-Timeout tells how many milliseconds the answer may take to begin (see
+// package deadline): what is left of the client's own time or the route's Timeout,
+// whichever is less, and a little kept back. A request with a body has only the
+// client's. For gRPC, grpc-timeout is shortened likewise. A request whose time is over
+// is not passed on: 504 deadline_exceeded.
+//
+// X-Request-Priority is the route's Priority, unless a trusted proxy has set one. A
+// client's own is removed.
 //
 // The body and the query are passed on byte for byte and streamed both ways.
 // Host is the address of the instance, unless the route has PreserveHost.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keelson-go/keelson/concurrency"
 	"github.com/keelson-go/keelson/problem"
 	"github.com/keelson-go/keelson/telemetry"
 )
@@ -53,6 +54,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Target:    r.URL.EscapedPath(),
 		TLS:       r.TLS != nil,
 		Header:    r.Header,
+		HasBody:   r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody,
 	}
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		x.Peer = peer.Addr()
@@ -83,6 +85,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (x *exchange) describe() {
 	x.traced = telemetry.TraceContext{Context: x.ctx, Trace: x.Trace}
 	x.ctx = telemetry.ContextWithRequestID(&x.traced, x.RequestID)
+	if x.Priority != concurrency.Normal {
+		x.ctx = concurrency.ContextWithPriority(x.ctx, x.Priority)
+	}
 }
 
 // checkArrival refuses what can't go on to an upstream as it came: a space in the
@@ -101,7 +106,7 @@ func (x *exchange) checkArrival() error {
 
 // answer makes the response without an upstream.
 func (x *exchange) answer(err error) {
-	if x.reqBody.x == nil && x.hasBody() {
+	if x.reqBody.x == nil && x.HasBody {
 		// The server reads the body before it answers.
 		_ = x.stopReading(time.Now().Add(lingerTimeout))
 	}

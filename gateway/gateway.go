@@ -114,6 +114,11 @@ func (g *Gateway) Admit(ctx context.Context, r *Request, resp Header) error {
 			return err
 		}
 	}
+	// A policy may have taken long, to fetch keys say.
+	if r.over() {
+		r.refused = "deadline"
+		return deadlineOver()
+	}
 	return nil
 }
 

@@ -46,6 +46,7 @@ func (p *routing) Check(_ context.Context, r *Request, resp Header) error {
 	found, allow := p.matcher.match(r.Host, r.Method, r.Path, r.Header)
 	if found != nil {
 		r.route, r.Route, r.Service = found, &found.Route, found.pick()
+		r.Priority = r.priority()
 		return nil
 	}
 	if len(allow) > 0 {

@@ -10,15 +10,22 @@ import (
 	"net/http/httputil"
 	"strings"
 	"sync"
-
-	"github.com/keelson-go/keelson/problem"
-	"github.com/keelson-go/keelson/registry"
+	"time"
 )
 
 // carrier is the context that takes an exchange through httputil.ReverseProxy.
 type carrier struct {
 	context.Context
 	x *exchange
+}
+
+// Deadline tells the transport how long the gateway waits for an answer, so that it
+// does not begin what can't end in time. It is the call's timer that ends the context.
+func (c *carrier) Deadline() (time.Time, bool) {
+	if c.x.call.state.Load() == waiting && !c.x.call.until.IsZero() {
+		return c.x.call.until, true
+	}
+	return c.Context.Deadline()
 }
 
 type exchangeKey struct{}
@@ -82,7 +89,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	// section 3.2) is the known one. After a body nobody could tell where the
 	// tunnel begins, and no WebSocket begins with one.
 	if up := out.Header["Upgrade"]; up != nil {
-		if len(up) == 1 && strings.EqualFold(up[0], "websocket") && x.in.ProtoMajor == 1 && !x.hasBody() {
+		if len(up) == 1 && strings.EqualFold(up[0], "websocket") && x.in.ProtoMajor == 1 && !x.HasBody {
 			x.call.upgrade = true
 		} else {
 			delete(out.Header, "Upgrade")
@@ -158,43 +165,9 @@ func (x *exchange) fail(err error) {
 		p = x.classify(err)
 	}
 	if p.Status == http.StatusServiceUnavailable && p.Retryable {
-		x.resp.Set("Retry-After", "1")
+		x.resp.Set("Retry-After", retryAfter(err))
 	}
 	x.answer(p)
-}
-
-// classify says what the client is told. No text of err is in it: it may name
-// internal addresses.
-func (x *exchange) classify(err error) *problem.Problem {
-	if p := x.reqBody.fault(); p != nil {
-		return p
-	}
-	if x.gateway.deps.Classify != nil {
-		if p := x.gateway.deps.Classify(err); p != nil {
-			return p
-		}
-	}
-	if errors.Is(err, registry.ErrNoInstance) {
-		return problem.New(http.StatusServiceUnavailable, problem.CodeNoHealthyInstance,
-			"No instance of "+x.Service+" can take requests right now.")
-	}
-	// The outermost error that knows decides: a client.Error tells a connection
-	// that could not be opened in time from an answer that did not come in time.
-	if t, ok := errors.AsType[timeouter](err); errors.Is(err, context.DeadlineExceeded) || ok && t.Timeout() {
-		return upstreamTimeout(x.Service)
-	}
-	return problem.New(http.StatusBadGateway, problem.CodeUpstreamFailed, x.Service+" broke the connection or refused it.")
-}
-
-// timeouter is an error that knows whether it is a timeout, as net.Error and
-// client.Error do.
-type timeouter interface {
-	error
-	Timeout() bool
-}
-
-func upstreamTimeout(service string) *problem.Problem {
-	return problem.New(http.StatusGatewayTimeout, problem.CodeUpstreamTimeout, service+" did not answer in time.")
 }
 
 // buffers are for copying bodies.

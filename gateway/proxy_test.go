@@ -65,7 +65,7 @@ func TestUpstreamHeaders(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"X-Http-Method-Override", "X-Forwarded", "Proxy", "X_Auth_Subject", "X-Auth_scopes", "X-Real-Ip", "X-Original-Url", "Tracestate", "Baggage", "X-Hop", "Connection",
-		"Proxy-Authorization", "Keep-Alive", "Upgrade", "Http2-Settings", "Accept-Encoding", "Request-Timeout"} {
+		"Proxy-Authorization", "Keep-Alive", "Upgrade", "Http2-Settings", "Accept-Encoding"} {
 		if v, ok := h[name]; ok {
 			t.Errorf("%s: %q reached the service", name, v)
 		}

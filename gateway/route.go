@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keelson-go/keelson/concurrency"
 	"github.com/keelson-go/keelson/ratelimit"
 	"github.com/keelson-go/keelson/registry"
 )
@@ -61,8 +62,14 @@ type Route struct {
 	// Timeout is how long the upstream may take until the first byte of its
 	// answer, counted from the last byte of the request; 0 means
 	// [DefaultTimeout], a negative one none. A gRPC call is bounded by its
-	// grpc-timeout alone. Once an answer has begun it may stream for ever.
+	// grpc-timeout alone. Once an answer has begun it may stream for ever. The
+	// service is told how long that is, by Request-Timeout, unless the request has a
+	// body, whose end nobody knows.
 	Timeout time.Duration
+	// Priority is what the service is told of the route's requests, for when it has
+	// too many: X-Request-Priority. What a trusted proxy says goes before it. The zero
+	// value is concurrency.Normal, which is not sent.
+	Priority concurrency.Priority
 	// MaxBody is the longest request body, in bytes; 0 means [DefaultMaxBody]
 	// (and no limit for gRPC, whose streams have no end), a negative one none.
 	MaxBody int64
@@ -144,6 +151,9 @@ func compile(in Route, order int, fault func(field, format string, args ...any))
 	r.compileMatches(fault)
 	r.compileTarget(fault)
 	r.compileAccess(fault)
+	if r.Priority < concurrency.Low || r.Priority > concurrency.Critical {
+		fault("priority", "%d is unknown; give concurrency.Low, Normal or Critical", int8(r.Priority))
+	}
 	switch {
 	case r.Timeout == 0:
 		r.Timeout = DefaultTimeout

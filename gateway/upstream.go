@@ -1,10 +1,11 @@
 package gateway
 
 import (
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/keelson-go/keelson/concurrency"
+	"github.com/keelson-go/keelson/deadline"
 	"github.com/keelson-go/keelson/telemetry"
 )
 
@@ -43,6 +44,8 @@ var fates = map[string]fate{
 	"traceparent":          remake,
 	"tracestate":           remake,
 	"request-timeout":      remake,
+	"grpc-timeout":         remake,
+	"x-request-priority":   remake,
 
 	// These name another path or method than the one that was matched.
 	"x-original-url":         drop,
@@ -76,7 +79,7 @@ func (r *Request) Forwards(name string) bool {
 	}
 	// All names in the table begin with one of few letters; most headers don't.
 	switch name[0] | 0x20 {
-	case 'x', 'f', 't', 'r', 'b', 'c', 'p':
+	case 'x', 'f', 't', 'r', 'g', 'b', 'c', 'p':
 	default:
 		return true
 	}
@@ -120,14 +123,44 @@ func (r *Request) UpstreamHeader(set func(name, value string)) {
 	if r.Trace.State != "" {
 		set(telemetry.HeaderTracestate, r.Trace.State)
 	}
-	if !r.Deadline.IsZero() {
-		left := time.Until(r.Deadline)
-		if t := r.Route.Timeout; t > 0 {
-			left = min(left, t)
+	if r.Priority != concurrency.Normal {
+		set(concurrency.Header, r.Priority.String())
+	}
+	if left, ok := r.timeLeft(); ok {
+		set(deadline.Header, deadline.Value(left))
+		if grpcType(r.Header) {
+			set(deadline.HeaderGRPC, deadline.ValueGRPC(left)) // the only one its servers read
 		}
-		set(headerRequestTimeout, strconv.FormatInt(passOn(left).Milliseconds(), 10))
 	}
 }
+
+// timeLeft returns how long the client or the gateway itself is going to wait for
+// the answer to begin, whichever is less, and whether that is known. The route's
+// Timeout counts from the last byte of the request, so if there is a body it is not;
+// and it is not for gRPC, which always has one.
+func (r *Request) timeLeft() (left time.Duration, ok bool) {
+	if !r.Deadline.IsZero() {
+		left, ok = time.Until(r.Deadline), true
+	}
+	if t := r.Route.Timeout; t > 0 && !r.HasBody && (!ok || t < left) {
+		left, ok = t, true
+	}
+	return left, ok
+}
+
+// priority returns what the service is told of the request's. A stranger's word does
+// not count: all would be critical.
+func (r *Request) priority() concurrency.Priority {
+	if said := r.Header.Values(concurrency.Header); r.Trusted && len(said) == 1 {
+		if p, err := concurrency.ParsePriority(said[0]); err == nil {
+			return p
+		}
+	}
+	return r.Route.Priority
+}
+
+// over reports whether the client has given up by now.
+func (r *Request) over() bool { return !r.Deadline.IsZero() && time.Until(r.Deadline) <= 0 }
 
 // forward sets the headers that tell where the request came from.
 func (r *Request) forward(set func(name, value string)) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keelson-go/keelson/auth"
+	"github.com/keelson-go/keelson/concurrency"
 	"github.com/keelson-go/keelson/telemetry"
 )
 
@@ -29,6 +30,7 @@ type Request struct {
 	TLS       bool       // the peer's connection to us is encrypted
 	Peer      netip.Addr // who opened the connection; invalid if it has no IP address
 	Header    Header
+	HasBody   bool // a body follows, of known length or not
 
 	// Set before the first policy.
 
@@ -44,9 +46,10 @@ type Request struct {
 
 	// Set by the chain.
 
-	Route    *Route         // the route that matched; not to be changed
-	Service  string         // the service the request goes to
-	Identity *auth.Identity // who sent it; nil on public routes
+	Route    *Route               // the route that matched; not to be changed
+	Priority concurrency.Priority // what the service is told: a trusted proxy's word, or else the route's
+	Service  string               // the service the request goes to
+	Identity *auth.Identity       // who sent it; nil on public routes
 
 	table   *table
 	route   *route

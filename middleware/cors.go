@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keelson-go/keelson/deadline"
 	"github.com/keelson-go/keelson/problem"
 )
 
@@ -117,7 +118,7 @@ func newCORS(opts CORSOptions) (*cors, error) {
 	}
 	headers := opts.Headers
 	if len(headers) == 0 {
-		headers = []string{"Authorization", "Content-Type", "Idempotency-Key", HeaderRequestTimeout, HeaderRequestID, "Traceparent", "Tracestate"}
+		headers = []string{"Authorization", "Content-Type", "Idempotency-Key", deadline.Header, HeaderRequestID, "Traceparent", "Tracestate"}
 	}
 	c.anyHeader = len(headers) == 1 && headers[0] == "*"
 	for _, h := range headers {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -137,55 +136,6 @@ func TestTimeoutCancelsAtTheEnd(t *testing.T) {
 	if !errors.Is(ctx.Err(), context.Canceled) {
 		t.Errorf("the context's error is %v", ctx.Err())
 	}
-}
-
-func TestCallerTimeout(t *testing.T) {
-	t.Parallel()
-	const longest = 999_999_999_999 * time.Millisecond
-	cases := []struct {
-		header http.Header
-		want   time.Duration
-		ok     bool
-	}{
-		{http.Header{}, 0, false},
-		{http.Header{"Request-Timeout": {"1500"}}, 1500 * time.Millisecond, true},
-		{http.Header{"Request-Timeout": {"1500", "20"}}, 20 * time.Millisecond, true},
-		{http.Header{"Request-Timeout": {"soon", "20"}}, 20 * time.Millisecond, true},
-		{http.Header{"Request-Timeout": {"0"}}, 0, true},
-		{http.Header{"Request-Timeout": {"-1"}}, 0, true},
-		{http.Header{"Request-Timeout": {"--1"}}, 0, false},
-		{http.Header{"Request-Timeout": {"999999999999"}}, longest, true},
-		{http.Header{"Request-Timeout": {"1000000000000"}}, 0, false},
-		{http.Header{"Grpc-Timeout": {"3S"}, "Request-Timeout": {"5000"}}, 3 * time.Second, true},
-		{http.Header{"Grpc-Timeout": {"99999999H"}}, longest, true},
-		{http.Header{"Grpc-Timeout": {"S"}}, 0, false},
-		{http.Header{"Grpc-Timeout": {"-1S"}}, 0, false},
-		{http.Header{"X-Envoy-Expected-Rq-Timeout-Ms": {"20"}, "Grpc-Timeout": {"1S"}}, 20 * time.Millisecond, true},
-		{http.Header{"X-Envoy-Expected-Rq-Timeout-Ms": {"0"}}, 0, false},
-		{http.Header{"X-Envoy-Expected-Rq-Timeout-Ms": {"-5"}}, 0, false},
-	}
-	for _, c := range cases {
-		if got, ok := middleware.CallerTimeout(c.header.Values); got != c.want || ok != c.ok {
-			t.Errorf("%v: %v, %t; want %v, %t", c.header, got, ok, c.want, c.ok)
-		}
-	}
-}
-
-func FuzzCallerTimeout(f *testing.F) {
-	f.Add("100", "1S", "0", "-1")
-	f.Add("-", "99999999H", "999999999999", "")
-	f.Fuzz(func(t *testing.T, a, b, c, d string) {
-		h := http.Header{"Request-Timeout": {a, d}, "Grpc-Timeout": {b}, "X-Envoy-Expected-Rq-Timeout-Ms": {c}}
-		got, ok := middleware.CallerTimeout(h.Values)
-		if got < 0 || got.Milliseconds() > 999_999_999_999 || !ok && got != 0 {
-			t.Fatalf("%v, %t", got, ok)
-		}
-		// What a hop passes on is read by the next.
-		next := http.Header{"Request-Timeout": {strconv.FormatInt(got.Milliseconds(), 10)}}
-		if again, read := middleware.CallerTimeout(next.Values); !read || again != got.Truncate(time.Millisecond) {
-			t.Fatalf("%v became %v, %t", got, again, read)
-		}
-	})
 }
 
 func FuzzTimeoutHeaders(f *testing.F) {

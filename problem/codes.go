@@ -25,6 +25,8 @@ const (
 	CodeUpstreamFailed       = "upstream_failed"        // 502, the service behind refused or broke the connection
 	CodeUnavailable          = "unavailable"            // 503, not able to serve now
 	CodeNoHealthyInstance    = "no_healthy_instance"    // 503, the service behind has no instance in rotation
+	CodeCircuitOpen          = "circuit_open"           // 503, calls to the service behind are stopped for a while: too many failed
+	CodeOverloaded           = "overloaded"             // 503, more is under way than can be served; Retry-After says when to come back
 	CodeUpstreamTimeout      = "upstream_timeout"       // 504, the service behind was too slow
 	CodeDeadline             = "deadline_exceeded"      // 504, the request's own deadline is over
 )

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/keelson-go/keelson/auth"
+	"github.com/keelson-go/keelson/concurrency"
 	"github.com/keelson-go/keelson/gateway"
 	"github.com/keelson-go/keelson/internal/manifest"
 	"github.com/keelson-go/keelson/ratelimit"
@@ -43,9 +44,11 @@ func gatewayConfig(m *manifest.Manifest, a auth.Authenticator) gateway.Config {
 		cfg.RateLimit = &ratelimit.Limit{Requests: l.Limit, Window: l.Window}
 	}
 	for _, r := range m.Gateway.Routes {
+		priority, _ := concurrency.ParsePriority(string(r.Priority)) // the manifest has no other
 		route := gateway.Route{
 			Path: r.Path, Host: r.Host, Methods: r.Methods, Headers: r.Headers, Service: r.Service, StripPrefix: r.StripPrefix,
 			Public: r.Public, Scopes: r.Scopes, Allow: r.Allow, Deny: r.Deny, Timeout: r.Timeout,
+			Priority: priority,
 		}
 		if r.Service == "" {
 			for _, b := range r.Backends {

@@ -52,7 +52,7 @@ func TestRefuses(t *testing.T) {
 		"version: 1\n1: 2":                         `k.yaml:2:1: a key must be text, not a number; write it in quotes`,
 		gateway(`lisen: "127.0.0.1:1"`):            `k.yaml:2:11: gateway: unknown key "lisen"; did you mean "listen"?`,
 		gateway(`auth: {jwt: {key: []}}`):          `k.yaml:2:24: gateway.auth.jwt: unknown key "key"; did you mean "keys"?`,
-		route(`path: /a, service: a, "\e[31m": 1`): `k.yaml:2:43: gateway.routes[0]: unknown key "\x1b[31m"; known are path, host, service, backends, stripPrefix, methods, headers, scopes, public, timeout, rateLimit, allow, deny`,
+		route(`path: /a, service: a, "\e[31m": 1`): `k.yaml:2:43: gateway.routes[0]: unknown key "\x1b[31m"; known are path, host, service, backends, stripPrefix, methods, headers, scopes, public, timeout, priority, rateLimit, allow, deny`,
 
 		// Version.
 		"version: 2":     `k.yaml:1:10: version: version 2 is not known; write version: 1, or use the keelson this file is for`,
@@ -115,6 +115,8 @@ func TestRefuses(t *testing.T) {
 		route(`path: /a, service: a, public: yes`):                                      `k.yaml:2:51: gateway.routes[0].public: this must be true or false, not text; write true or false`,
 		route(`path: /a, service: a, public: true, scopes: [a]`):                        `k.yaml:2:51: gateway.routes[0].public: a public route needs no token, so it cannot ask for scopes; remove public or scopes`,
 		route(`path: /a, service: a, public: true, rateLimit: {limit: 1, by: subject}`): `k.yaml:2:51: gateway.routes[0].public: a public route has no subject to limit by; limit by client or route`,
+		route(`path: /a, service: a, priority: hihg`):                                   `k.yaml:2:53: gateway.routes[0].priority: "hihg" is not known; known are low, normal, critical`,
+		route(`path: /a, service: a, priority: critcal`):                                `k.yaml:2:53: gateway.routes[0].priority: "critcal" is not known; did you mean "critical"?`,
 		route(`path: /a, service: a, timeout: -1s`):                                     `k.yaml:2:52: gateway.routes[0].timeout: the time must be more than 0; write a time with its unit, such as 500ms, 60s or 5m`,
 		route(`path: /a, service: a, rateLimit: {limit: 0}`):                            `k.yaml:2:62: gateway.routes[0].rateLimit.limit: "0" is not allowed; write a whole number from 1 to 1000000000`,
 		route(`path: /a, service: a, rateLimit: {by: route}`):                           `k.yaml:2:54: gateway.routes[0].rateLimit: the limit is missing; add limit: 100`,

@@ -123,11 +123,23 @@ type Route struct {
 	Public bool
 	// Timeout of one request; 0 means the gateway's default.
 	Timeout time.Duration
+	// Priority of the route's requests where a service has too many: Low, Normal or Critical.
+	Priority Priority
 	// RateLimit is the route's own limit, besides the gateway's; Limit 0 means none.
 	RateLimit RateLimit
 	// Allow and Deny are client addresses. Deny wins; if there is an Allow, all others are denied.
 	Allow, Deny []netip.Prefix
 }
+
+// Priority says which requests a service that has too many refuses first.
+type Priority string
+
+// Priorities, from the one that is refused first.
+const (
+	Low      Priority = "low"
+	Normal   Priority = "normal"
+	Critical Priority = "critical"
+)
 
 // Backend is a service and its share of a route's requests: its weight over the sum of all weights.
 type Backend struct {

@@ -97,6 +97,7 @@ gateway:
       backends: [{service: orders, weight: 9}, {service: users, weight: 1}, {service: new}]
       scopes: [orders:read]
       timeout: 1m30s
+      priority: critical
       rateLimit: {limit: 5, window: 1s, by: subject}
       allow: [10.0.0.0/8]
       deny: [10.6.6.6]
@@ -124,7 +125,7 @@ services:
 			},
 			Routes: []manifest.Route{
 				{
-					Path: "/api/users/*", Service: "users", StripPrefix: "/api", Methods: methods,
+					Path: "/api/users/*", Service: "users", StripPrefix: "/api", Methods: methods, Priority: manifest.Normal,
 					Backends: []manifest.Backend{{Service: "users", Weight: 1}},
 				},
 				{
@@ -133,11 +134,12 @@ services:
 					Backends:  []manifest.Backend{{Service: "orders", Weight: 9}, {Service: "users", Weight: 1}, {Service: "new", Weight: 1}},
 					Scopes:    []string{"orders:read"},
 					Timeout:   90 * time.Second,
+					Priority:  manifest.Critical,
 					RateLimit: manifest.RateLimit{Limit: 5, Window: time.Second, By: manifest.BySubject},
 					Allow:     []netip.Prefix{prefix("10.0.0.0/8")}, Deny: []netip.Prefix{prefix("10.6.6.6/32")},
 				},
 				{
-					Path: "/health", Service: "users", Public: true, Methods: methods,
+					Path: "/health", Service: "users", Public: true, Methods: methods, Priority: manifest.Normal,
 					Backends:  []manifest.Backend{{Service: "users", Weight: 1}},
 					RateLimit: manifest.RateLimit{Limit: 3, Window: time.Minute, By: manifest.ByClient},
 				},
@@ -306,7 +308,7 @@ func TestExample(t *testing.T) {
 		indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
 		rest, comment := strings.CutPrefix(line[len(indent):], "# ")
 		if i := slices.IndexFunc([]string{"instances:", "args:", "env:", "dependsOn:", "pay:", "  command:", "  dependsOn:", "listen:",
-			"rateLimit:", "cors:", "trustedProxies:", "auth:", "  jwt:", "methods:", "scopes:", "timeout:", "admin:", "engine:",
+			"rateLimit:", "cors:", "trustedProxies:", "auth:", "  jwt:", "methods:", "scopes:", "timeout:", "priority:", "admin:", "engine:",
 		}, func(key string) bool { return strings.HasPrefix(rest, key) }); comment && i >= 0 {
 			line = indent + rest
 		}

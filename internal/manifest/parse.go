@@ -148,7 +148,7 @@ func (p *parser) rateLimit(r *RateLimit, low int) []field {
 }
 
 func (p *parser) route(n *yaml.Node, path string) {
-	r := Route{}
+	r := Route{Priority: Normal}
 	var strip, methods, backends, public *yaml.Node
 	failed := len(p.errs)
 	p.object(n, path,
@@ -175,6 +175,11 @@ func (p *parser) route(n *yaml.Node, path string) {
 		}},
 		field{"public", func(n *yaml.Node, path string) { public = n; set(&r.Public)(p.boolean(n, path)) }},
 		field{"timeout", func(n *yaml.Node, path string) { set(&r.Timeout)(p.duration(n, path)) }},
+		field{"priority", func(n *yaml.Node, path string) {
+			s := string(r.Priority)
+			p.oneOf(&s, string(Low), string(Normal), string(Critical))(n, path)
+			r.Priority = Priority(s)
+		}},
 		field{"rateLimit", func(n *yaml.Node, path string) { p.routeLimit(&r, n, path) }},
 		field{"allow", p.prefixes(&r.Allow)},
 		field{"deny", p.prefixes(&r.Deny)},
