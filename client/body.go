@@ -1,15 +1,10 @@
 package client
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
 	"sync"
-	"sync/atomic"
-	"time"
-
-	"github.com/keelson-go/keelson/balance"
 )
 
 // body is a request's body, lent to one attempt at a time. A transport closes
@@ -35,20 +30,29 @@ func closeBody(req *http.Request) {
 	}
 }
 
-func (b *body) lend() io.ReadCloser {
+// lend returns the body for an attempt; none if there is no body.
+func (b *body) lend(none io.ReadCloser) io.ReadCloser {
+	if b == nil {
+		return none
+	}
 	b.loan = &loan{source: b.source}
 	return b.loan
 }
 
-// rewind makes the body ready for another attempt, and reports whether that is
-// possible.
+// rewindable reports whether rewind has a chance.
+func (b *body) rewindable(req *http.Request) bool {
+	return b == nil || b.loan == nil || req.GetBody != nil || b.loan.untouched()
+}
+
+// rewind makes the body ready for another attempt. If it can't, the attempt before
+// keeps what it has.
 func (b *body) rewind(req *http.Request) bool {
 	if b == nil || b.loan == nil {
 		return true
 	}
-	if !b.loan.recall() {
+	if b.loan.recallUntouched() {
 		b.loan = nil
-		return true // untouched: it can be lent again
+		return true // it can be lent again
 	}
 	if req.GetBody == nil {
 		return false
@@ -57,7 +61,8 @@ func (b *body) rewind(req *http.Request) bool {
 	if err != nil {
 		return false
 	}
-	_ = b.source.Close() // of an attempt that failed
+	b.loan.recall()
+	b.loan.keep() // its transport may be reading, and closes it when it has seen the end
 	b.source, b.loan = again, nil
 	return true
 }
@@ -110,12 +115,25 @@ func (l *loan) Close() error {
 	return nil
 }
 
-// recall ends the loan and reports whether the body was touched.
-func (l *loan) recall() bool {
+// recall ends the loan.
+func (l *loan) recall() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.recalled = true
-	return l.touched
+}
+
+func (l *loan) untouched() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.touched
+}
+
+// recallUntouched ends the loan, and reports true, if nothing was read.
+func (l *loan) recallUntouched() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recalled = !l.touched
+	return l.recalled
 }
 
 // keep makes the loan final.
@@ -128,48 +146,3 @@ func (l *loan) keep() {
 		_ = l.source.Close() // its reader has gone already
 	}
 }
-
-// countBody ends the endpoint's call when the answer's body is closed or read
-// to its end.
-func countBody(rc io.ReadCloser, ep *balance.Endpoint, took time.Duration, failed bool) io.ReadCloser {
-	counted := &answer{ReadCloser: rc, endpoint: ep, took: took, failed: failed}
-	if rw, ok := rc.(io.ReadWriteCloser); ok { // 101 Switching Protocols: both ways
-		return &tunnel{counted, rw}
-	}
-	return counted
-}
-
-type answer struct {
-	io.ReadCloser
-	endpoint *balance.Endpoint
-	took     time.Duration
-	failed   bool
-	ended    atomic.Bool
-}
-
-func (a *answer) end(failed bool) {
-	if a.ended.CompareAndSwap(false, true) {
-		a.endpoint.End(a.took, a.failed || failed)
-	}
-}
-
-func (a *answer) Read(p []byte) (int, error) {
-	n, err := a.ReadCloser.Read(p)
-	if err != nil {
-		// An answer that breaks off is a failure, unless the caller broke it off.
-		a.end(!errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled))
-	}
-	return n, err
-}
-
-func (a *answer) Close() error {
-	a.end(false)
-	return a.ReadCloser.Close()
-}
-
-type tunnel struct {
-	*answer
-	w io.Writer
-}
-
-func (t *tunnel) Write(p []byte) (int, error) { return t.w.Write(p) }

@@ -49,9 +49,18 @@ func users(addresses ...string) (fleet, []*balance.Endpoint) {
 	return fleet{"users": balance.NewSet(eps)}, eps
 }
 
-func newTransport(t *testing.T, f fleet, opts ...client.Option) *client.Transport {
+// newTransport picks in order.
+func newTransport(t *testing.T, f client.Discoverer, opts ...client.Option) *client.Transport {
 	t.Helper()
-	tr := client.New(f, append([]client.Option{client.WithPicker(func() balance.Picker { return inOrder{} })}, opts...)...)
+	return plainTransport(t, f, append([]client.Option{client.WithPicker(func() balance.Picker { return inOrder{} })}, opts...)...)
+}
+
+func plainTransport(t *testing.T, f client.Discoverer, opts ...client.Option) *client.Transport {
+	t.Helper()
+	tr, err := client.New(f, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(tr.CloseIdleConnections)
 	return tr
 }

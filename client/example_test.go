@@ -31,7 +31,11 @@ func Example() {
 		}
 	}
 
-	transport := client.New(reg)
+	transport, err := client.New(reg)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	defer transport.CloseIdleConnections()
 	resp, err := transport.Client().Get("http://user-service/users/7")
 	if err != nil {

@@ -37,6 +37,8 @@ const (
 var packages = map[string]entry{
 	"balance":             {floor: 0},
 	"breaker":             {floor: 0},
+	"concurrency":         {floor: 0},
+	"deadline":            {floor: 0},
 	"health":              {floor: 0},
 	"internal/dotenv":     {floor: 0},
 	"internal/manifest":   {floor: 0, uses: []string{yaml}},
@@ -46,6 +48,7 @@ var packages = map[string]entry{
 	"lifecycle":           {floor: 0},
 	"problem":             {floor: 0},
 	"ratelimit":           {floor: 0},
+	"retry":               {floor: 0},
 	"telemetry": {floor: 0,
 		uses:     []string{"github.com/lmittmann/tint", "github.com/prometheus/client_golang", promModel},
 		testUses: []string{"github.com/prometheus/common"}},
@@ -54,15 +57,22 @@ var packages = map[string]entry{
 	"internal/runfile":      {floor: 1, uses: []string{sys}},
 	"internal/supervise":    {floor: 1},
 	"internal/postgrestest": {floor: 1, uses: []string{pgx}, forTests: true, suite: true},
+	"idempotency":           {floor: 1},
+	"inprocess":             {floor: 1},
 	"openapi":               {floor: 1, uses: []string{huma}},
+	"outlier":               {floor: 1},
 	"registry":              {floor: 1},
+	"resilience":            {floor: 1},
 
-	"client":                {floor: 2},
-	"internal/workspace":    {floor: 2, uses: []string{sys}},
-	"middleware":            {floor: 2, testUses: []string{promModel}},
-	"registry/memregistry":  {floor: 2, forTests: true},
-	"registry/natsregistry": {floor: 2, uses: []string{natsClient}},
-	"registry/registrytest": {floor: 2, forTests: true, suite: true},
+	"client":                      {floor: 2},
+	"idempotency/idempotencytest": {floor: 2, forTests: true, suite: true},
+	"idempotency/natsidempotency": {floor: 2, uses: []string{natsClient}},
+	"idempotency/sqlidempotency":  {floor: 2, testUses: []string{pgx, "modernc.org/sqlite"}},
+	"internal/workspace":          {floor: 2, uses: []string{sys}},
+	"middleware":                  {floor: 2, testUses: []string{promModel}},
+	"registry/memregistry":        {floor: 2, forTests: true},
+	"registry/natsregistry":       {floor: 2, uses: []string{natsClient}},
+	"registry/registrytest":       {floor: 2, forTests: true, suite: true},
 
 	"engine":  {floor: 3, uses: []string{natsClient}, testUses: []string{natsServer}, forTests: true},
 	"gateway": {floor: 3},
@@ -217,7 +227,7 @@ func TestJudge(t *testing.T) {
 // not carry a server.
 func TestNATSStaysInItsPlace(t *testing.T) {
 	t.Parallel()
-	clients := []string{"engine", "engine/embedded", "registry/natsregistry"}
+	clients := []string{"engine", "engine/embedded", "idempotency/natsidempotency", "registry/natsregistry"}
 	for path, e := range packages {
 		if slices.Contains(e.uses, natsClient) && !slices.Contains(clients, path) {
 			t.Errorf("%s may use %s, which only %q should", path, natsClient, clients)
