@@ -20,7 +20,7 @@ import (
 var errAuthority = errors.New("the host is not a valid one")
 
 // arrive fills in what is known of a request before any policy. The error is a
-// *problem.Problem of status 400, or 504 for a deadline that is over.
+// *problem.Problem of status 400.
 func (r *Request) arrive(t *table) error {
 	r.table = t
 	r.Peer = r.Peer.Unmap().WithZone("")
@@ -50,9 +50,6 @@ func (r *Request) arrive(t *table) error {
 		return badRequest(err)
 	}
 	if left, ok := deadline.Caller(r.Header.Values); ok {
-		if left <= 0 {
-			return deadlineOver()
-		}
 		r.Deadline = time.Now().Add(left)
 	}
 	return nil

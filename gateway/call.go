@@ -16,6 +16,12 @@ import (
 // that asks for the cause of the context's end finds a deadline.
 var errGaveUp = fmt.Errorf("gateway: gave up waiting: %w", context.DeadlineExceeded)
 
+// errClientsTime is why a call was ended by what the client did: the time that it gave,
+// or its body that did not come. To a transport that is a caller who has left, and says
+// nothing about the service: else anybody could have a healthy one taken for broken, by
+// less time than its slowest route needs.
+var errClientsTime = fmt.Errorf("gateway: the client's own time is over: %w", context.Canceled)
+
 // States of a call.
 const (
 	waiting int32 = iota // for the first byte of the answer
@@ -123,7 +129,11 @@ func (c *call) expire() {
 	if !c.state.CompareAndSwap(waiting, why) {
 		return
 	}
-	c.cancel(errGaveUp)
+	if why == upstreamSlow {
+		c.cancel(errGaveUp)
+	} else {
+		c.cancel(errClientsTime)
+	}
 	// The transport waits for its reading of the client's body to end.
 	c.x.reqBody.interrupt()
 }
@@ -142,7 +152,8 @@ func (c *call) end() bool {
 func (c *call) verdict() *problem.Problem {
 	switch c.state.Load() {
 	case upstreamSlow:
-		return upstreamTimeout(c.x.Service)
+		return problem.New(http.StatusGatewayTimeout, problem.CodeUpstreamTimeout,
+			fmt.Sprintf("%s did not begin to answer within %v.", c.x.Service, c.timeout))
 	case callerSlow:
 		return problem.New(http.StatusRequestTimeout, problem.CodeRequestTimeout, "The rest of the request did not come in time.")
 	case outOfTime:

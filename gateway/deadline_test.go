@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"github.com/keelson-go/keelson/gateway"
 	"github.com/keelson-go/keelson/middleware"
 	"github.com/keelson-go/keelson/problem"
+	"github.com/keelson-go/keelson/ratelimit"
 )
 
 // What the service is told is what the gateway is going to wait for it.
@@ -40,11 +42,19 @@ func TestServiceIsToldTheTimeLeft(t *testing.T) {
 		{"the caller's, with a body", "POST", "/ten", "x", []string{"Request-Timeout", "60000"}, 59900},
 		{"the caller's alone", "GET", "/none", "", []string{"Request-Timeout", "60000"}, 59900},
 		{"gRPC's way of saying it", "POST", "/none", "x", []string{"Grpc-Timeout", "3S"}, 2900},
+		{"gRPC-Web", "POST", "/none", "x", []string{"Grpc-Timeout", "3S", "Content-Type", "application/grpc-web+proto"}, 2900},
 	} {
 		_, echoed := e.echo(c.method, c.path, c.body, c.header...)
 		got := echoed.Header
 		told, _ := strconv.Atoi(got.Get("Request-Timeout"))
-		if told > c.most || told < c.most*9/10 || len(got["Request-Timeout"]) > 1 || got["Grpc-Timeout"] != nil {
+		grpc := strings.TrimSuffix(got.Get("Grpc-Timeout"), "u")
+		if c.name == "gRPC-Web" { // whose servers read this one
+			if us, _ := strconv.Atoi(grpc); us > c.most*1000 || us < c.most*900 {
+				t.Errorf("%s: %v, want %d", c.name, got, c.most)
+			}
+			grpc = ""
+		}
+		if told > c.most || told < c.most*9/10 || len(got["Request-Timeout"]) > 1 || grpc != "" {
 			t.Errorf("%s: %v, want %d", c.name, got, c.most)
 		}
 	}
@@ -129,6 +139,52 @@ func TestTransportSeesTheDeadline(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// Whatever a stranger calls it, nothing but the gateway's own word goes on: a service
+// may read other spellings as the same name.
+func TestStrangersTimeInOtherSpellings(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, gateway.Config{Routes: []gateway.Route{{Path: "/*", Service: "echo", Public: true, Timeout: 10 * time.Second}}},
+		gateway.Deps{Transport: newFleet(t, map[string]http.Handler{"echo": echo})})
+	for _, name := range []string{"Request_Timeout", "request-timeout", "Request.Timeout", "Grpc_Timeout", "X_Envoy-Expected_Rq-Timeout_Ms", "X-Envoy-Expected-Rq-Timeout-Ms"} {
+		_, echoed := e.echo("GET", "/", "", name, "8000m", name, "8000")
+		for sent, values := range echoed.Header {
+			lower := strings.ToLower(sent)
+			told, _ := strconv.Atoi(values[0])
+			if strings.Contains(lower, "timeout") && (sent != "Request-Timeout" || len(values) != 1 || told < 7000 || told > 9900) {
+				t.Errorf("%s went on as %s: %v", name, sent, values)
+			}
+		}
+		if len(echoed.Header["Request-Timeout"]) != 1 {
+			t.Errorf("%s: the service is not told", name)
+		}
+	}
+}
+
+// A service that is told 0 refuses, and that would count as its failure: anybody in a
+// hurry could take it out of rotation. So the gateway refuses itself, after its limits.
+func TestNoTimeIsNotPassedOn(t *testing.T) {
+	t.Parallel()
+	var called atomic.Int32
+	e := newEdge(t, gateway.Config{Routes: []gateway.Route{
+		{Path: "/open", Service: "up", Public: true},
+		{Path: "/few", Service: "up", Public: true, RateLimit: &gateway.RouteLimit{Limit: ratelimit.Limit{Requests: 1, Window: time.Hour}}},
+	}}, gateway.Deps{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+		called.Add(1)
+		return nil, io.ErrUnexpectedEOF
+	})})
+	for _, header := range [][]string{{"Request-Timeout", "0"}, {"Request-Timeout", "1"}, {"Grpc-Timeout", "999u"}, {"X-Envoy-Expected-Rq-Timeout-Ms", "1"}} {
+		res, text := e.do("GET", "/open", "", header...)
+		wantProblem(t, res, text, http.StatusGatewayTimeout, problem.CodeDeadline)
+	}
+	if n := called.Load(); n != 0 {
+		t.Errorf("the service was called %d times", n)
+	}
+	res, text := e.do("GET", "/few", "", "Request-Timeout", "0")
+	wantProblem(t, res, text, http.StatusGatewayTimeout, problem.CodeDeadline)
+	res, text = e.do("GET", "/few", "", "Request-Timeout", "0")
+	wantProblem(t, res, text, http.StatusTooManyRequests, problem.CodeRateLimited)
+}
 
 // A policy that takes longer than the caller waits leaves nothing to do.
 func TestDeadlineOverAfterThePolicies(t *testing.T) {
@@ -257,5 +313,43 @@ func TestLongDownload(t *testing.T) {
 	})).ServeHTTP, gateway.Route{Path: "/*", Service: "up", Public: true, Timeout: 400 * time.Millisecond})
 	if res, text := e.do("GET", "/", ""); res.StatusCode != 200 || len(text) != 16 {
 		t.Errorf("%d, %q", res.StatusCode, text)
+	}
+}
+
+// Whose time is over decides what the transport is told: the route's is the service's
+// fault, the client's own says nothing about the service.
+func TestWhoseTimeIsOver(t *testing.T) {
+	t.Parallel()
+	causes := make(chan error, 1)
+	e := newEdge(t, gateway.Config{Routes: []gateway.Route{
+		{Path: "/short", Service: "hangs", Public: true, Timeout: 20 * time.Millisecond},
+		{Path: "/long", Service: "hangs", Public: true, Timeout: time.Minute},
+	}}, gateway.Deps{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		<-r.Context().Done()
+		causes <- context.Cause(r.Context())
+		return nil, r.Context().Err()
+	})})
+	res, text := e.do("GET", "/short", "")
+	wantProblem(t, res, text, http.StatusGatewayTimeout, problem.CodeUpstreamTimeout)
+	if cause := <-causes; !errors.Is(cause, context.DeadlineExceeded) {
+		t.Errorf("the route's time is over, and the transport is told: %v", cause)
+	}
+	res, text = e.do("GET", "/long", "", "Request-Timeout", "20")
+	wantProblem(t, res, text, http.StatusGatewayTimeout, problem.CodeDeadline)
+	if cause := <-causes; errors.Is(cause, context.DeadlineExceeded) || !errors.Is(cause, context.Canceled) {
+		t.Errorf("the client's time is over, and the transport is told: %v", cause)
+	}
+}
+
+// A stream's handler has limits of its own, which a deadline would cut.
+func TestStreamIsToldTheClientsTimeOnly(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t, gateway.Config{Routes: []gateway.Route{{Path: "/*", Service: "echo", Public: true, Timeout: 10 * time.Second}}},
+		gateway.Deps{Transport: newFleet(t, map[string]http.Handler{"echo": echo})})
+	if _, echoed := e.echo("GET", "/", "", "Accept", "text/event-stream"); echoed.Header.Get("Request-Timeout") != "" {
+		t.Errorf("told %v", echoed.Header)
+	}
+	if _, echoed := e.echo("GET", "/", "", "Accept", "text/event-stream", "Request-Timeout", "5000"); echoed.Header.Get("Request-Timeout") == "" {
+		t.Error("not told the client's own")
 	}
 }

@@ -65,8 +65,9 @@
 // Request-Timeout tells how many milliseconds the answer may take to begin (see
 // package deadline): what is left of the client's own time or the route's Timeout,
 // whichever is less, and a little kept back. A request with a body has only the
-// client's. For gRPC, grpc-timeout is shortened likewise. A request whose time is over
-// is not passed on: 504 deadline_exceeded.
+// client's. For gRPC and gRPC-Web, grpc-timeout is shortened likewise. A request that
+// has no more than 1 ms left after the steps 1 to 8 is not passed on: 504
+// deadline_exceeded.
 //
 // X-Request-Priority is the route's Priority, unless a trusted proxy has set one. A
 // client's own is removed.

@@ -91,6 +91,9 @@ func TestUpstreamFailures(t *testing.T) {
 		if res.Header.Get("X-Service-Name") != tt.service {
 			t.Errorf("%s: %v", tt.service, res.Header)
 		}
+		if tt.status == 504 && !strings.Contains(text, "hangs did not begin to answer within 1s.") {
+			t.Error(text)
+		}
 	}
 	// The log has what the client is not told.
 	if text := e.logs.String(); !strings.Contains(text, refused) || !strings.Contains(text, `"refused_by":"upstream"`) {

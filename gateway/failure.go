@@ -67,7 +67,8 @@ func upstreamTimeout(service string) *problem.Problem {
 }
 
 func deadlineOver() *problem.Problem {
-	return problem.New(http.StatusGatewayTimeout, problem.CodeDeadline, "The time the caller gave is over.")
+	return problem.New(http.StatusGatewayTimeout, problem.CodeDeadline,
+		"The time the request gave for an answer is over; give more, by Request-Timeout in milliseconds (gRPC: grpc-timeout).")
 }
 
 // refusal is an error that knows when a call may be made again, as those of breakers

@@ -114,8 +114,9 @@ func (g *Gateway) Admit(ctx context.Context, r *Request, resp Header) error {
 			return err
 		}
 	}
-	// A policy may have taken long, to fetch keys say.
-	if r.over() {
+	// Only here: a policy may have taken long, to fetch keys say, and whoever sends
+	// requests that are over is limited like others.
+	if r.spent() {
 		r.refused = "deadline"
 		return deadlineOver()
 	}

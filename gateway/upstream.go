@@ -29,7 +29,7 @@ const (
 )
 
 // Header names that are not simply passed on, in lower case. What begins with
-// "x-forwarded-" is vouched for too.
+// "x-forwarded-" is vouched for too, and what begins with "x-envoy-": a sidecar obeys it.
 var fates = map[string]fate{
 	"x-auth-subject":       remake,
 	"x-auth-scopes":        remake,
@@ -100,7 +100,7 @@ func (r *Request) Forwards(name string) bool {
 		lower[i] = c
 	}
 	f := fates[string(lower)]
-	if f == 0 && strings.HasPrefix(string(lower), "x-forwarded-") {
+	if f == 0 && (strings.HasPrefix(string(lower), "x-forwarded-") || strings.HasPrefix(string(lower), "x-envoy-")) {
 		f = vouch
 	}
 	return f == 0 || f == vouch && r.Trusted && exact
@@ -128,8 +128,8 @@ func (r *Request) UpstreamHeader(set func(name, value string)) {
 	}
 	if left, ok := r.timeLeft(); ok {
 		set(deadline.Header, deadline.Value(left))
-		if grpcType(r.Header) {
-			set(deadline.HeaderGRPC, deadline.ValueGRPC(left)) // the only one its servers read
+		if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") { // or gRPC-Web
+			set(deadline.HeaderGRPC, deadline.ValueGRPC(left)) // the only one their servers read
 		}
 	}
 }
@@ -137,15 +137,22 @@ func (r *Request) UpstreamHeader(set func(name, value string)) {
 // timeLeft returns how long the client or the gateway itself is going to wait for
 // the answer to begin, whichever is less, and whether that is known. The route's
 // Timeout counts from the last byte of the request, so if there is a body it is not;
-// and it is not for gRPC, which always has one.
+// and it is not for gRPC, which always has one. Who asks for a stream of events is not
+// told either: the handler's own limits would be cut to it (a context's child has no
+// deadline later than its parent's).
 func (r *Request) timeLeft() (left time.Duration, ok bool) {
 	if !r.Deadline.IsZero() {
 		left, ok = time.Until(r.Deadline), true
 	}
-	if t := r.Route.Timeout; t > 0 && !r.HasBody && (!ok || t < left) {
+	if t := r.Route.Timeout; t > 0 && !r.HasBody && !r.wantsStream() && (!ok || t < left) {
 		left, ok = t, true
 	}
 	return left, ok
+}
+
+// wantsStream reports whether the client asks for server-sent events.
+func (r *Request) wantsStream() bool {
+	return strings.HasPrefix(r.Header.Get("Accept"), "text/event-stream")
 }
 
 // priority returns what the service is told of the request's. A stranger's word does
@@ -157,6 +164,12 @@ func (r *Request) priority() concurrency.Priority {
 		}
 	}
 	return r.Route.Priority
+}
+
+// spent reports whether the client's time leaves nothing to tell the service. It would
+// refuse the request, and that would count as a failure of the service.
+func (r *Request) spent() bool {
+	return !r.Deadline.IsZero() && deadline.PassOn(time.Until(r.Deadline)) <= 0
 }
 
 // over reports whether the client has given up by now.

@@ -15,8 +15,11 @@ import (
 //
 // The caller's time is for the answer to begin. When its header has gone out the
 // deadline is taken off, so that downloads and streams may take longer; a caller that
-// wants no more of one hangs up, which ends the context too. The limit is for all of
-// the answer: leave it off the routes of streams.
+// wants no more of one hangs up, which ends the context too. A context that a handler
+// has made of the request's before, with a later deadline of its own, loses that one
+// as well (context.WithDeadline starts no timer beside an earlier one): bound a stream
+// by a context made after its header. The limit is for all of the answer: leave it off
+// the routes of streams.
 //
 // A caller whose time is over already (Request-Timeout or grpc-timeout of 0, or
 // less) gets a 504 problem at once. So does one whose handler returned without
