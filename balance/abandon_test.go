@@ -10,7 +10,6 @@ import (
 
 // An endpoint whose calls are all given up is as silent as one whose calls hang.
 func TestAbandon(t *testing.T) {
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		hung, sound := balance.NewEndpoint("hung", ""), balance.NewEndpoint("sound", "")
 		for _, e := range []*balance.Endpoint{hung, sound} {

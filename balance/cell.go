@@ -124,7 +124,9 @@ func (c *cell) latency() float32 { return math.Float32frombits(uint32(c.load.Loa
 func silence(times uint64, now uint32) (wait, age int64) {
 	touched, silent := uint32(times>>32), uint32(times)
 	is := int64(int32(silent|-silent)) >> 63 // all bits set if it is silent, else none
-	return min(max(ago(now, silent), 0), longest) & is, ago(now, touched) - int64(touched-silent)&is
+	// Of two calls that begin at the same moment the later one may have read the clock
+	// before the other: then touched is before silent.
+	return min(max(ago(now, silent), 0), longest) & is, ago(now, touched) - max(ago(touched, silent), 0)&is
 }
 
 // longest is maxPenalty in ticks.

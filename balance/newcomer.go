@@ -1,7 +1,7 @@
 package balance
 
 import (
-	"math"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -56,42 +56,50 @@ func (s *Set) Probing(eps ...*Endpoint) *Set {
 	if s.Len() == 0 || len(eps) == 0 {
 		return s
 	}
-	probes := make([]*probe, len(eps))
-	for i, e := range eps {
-		probes[i] = &probe{endpoint: e}
-		probes[i].last.Store(-never)
+	probes := make(map[*Endpoint]*probe, len(eps))
+	for _, e := range eps {
+		p := new(probe)
+		p.last.Store(-never)
+		probes[e] = p
 	}
 	next := *s
-	next.probes = probes
-	return next.arrange()
+	next.take(probes)
+	return &next
 }
 
 // probe is an endpoint that takes single calls.
 type probe struct {
-	endpoint *Endpoint
-	last     atomic.Int64 // when it was picked last, on the coarse clock
+	last atomic.Int64 // when it was picked last, on the coarse clock
 }
 
-// may reports whether it can be picked.
-func (p *probe) may(now int64) bool {
+// may reports whether e, which it is about, can be picked.
+func (p *probe) may(e *Endpoint, now int64) bool {
 	since := now - p.last.Load()
-	return since >= int64(probeWait) || (since >= int64(probePace) && p.endpoint.InFlight() <= 0)
+	return since >= int64(probeWait) || (since >= int64(probePace) && e.InFlight() <= 0)
 }
 
 // part returns a set of some of the endpoints of s, in the same order.
 func (s *Set) part(eps []*Endpoint) *Set {
 	part := NewSet(eps)
-	part.probes = s.probes
-	return part.arrange()
+	part.take(s.probes)
+	return part
 }
 
-// arrange leaves no probes in s that are not in it.
-func (s *Set) arrange() *Set {
-	s.probes = slices.DeleteFunc(slices.Clone(s.probes), func(p *probe) bool { return !slices.Contains(s.endpoints, p.endpoint) })
+// take takes over those of probes whose endpoints are in s.
+func (s *Set) take(probes map[*Endpoint]*probe) {
+	s.probes = nil
+	if len(probes) == 0 {
+		return
+	}
+	s.probes = make(map[*Endpoint]*probe, min(len(probes), len(s.endpoints)))
+	for _, e := range s.endpoints {
+		if p := probes[e]; p != nil {
+			s.probes[e] = p
+		}
+	}
 	if len(s.probes) > 0 {
 		s.unsettled = never
 	}
-	return s
 }
 
 // warmth returns the share of its calls that the endpoint can take, leastShare to 1.
@@ -103,20 +111,12 @@ func (e *Endpoint) warmth(now int64) float64 {
 	return min(max(float64(now-e.started.Load())/float64(window), leastShare), 1)
 }
 
-// newcomers notes in s, once it has its endpoints, whether some of them are to take less
-// than their share, until when, and which of the others they are compared with.
-func (s *Set) newcomers() {
-	first, last := int64(math.MaxInt64), int64(0) // when they are ready
-	for _, e := range s.endpoints {
-		ready := e.ready()
-		last = max(last, ready)
-		if ready < first {
-			first, s.lead = ready, e
-		}
-	}
+// newcomers notes in s whether some of its endpoints are to take less than their share,
+// and until when. first and last are when the lead and the newest one are ready.
+func (s *Set) newcomers(first, last int64) {
 	// Those that came at nearly the same time, as the first ones do, are alike.
 	const alike = int64(leastShare * float64(DefaultSlowStart))
-	if s.lead != nil && last > coarse.now.Load() && last-first > alike {
+	if last > coarse.now.Load() && last-first > alike {
 		s.unsettled = last
 	}
 }
@@ -130,7 +130,7 @@ func (s *Set) like(before *Set) bool {
 	if unsettled <= coarse.now.Load() {
 		unsettled = 0
 	}
-	return s.unsettled == unsettled && slices.Equal(s.probes, before.probes) && slices.Equal(s.endpoints, before.endpoints)
+	return s.unsettled == unsettled && maps.Equal(s.probes, before.probes) && slices.Equal(s.endpoints, before.endpoints)
 }
 
 // passesOver reports whether e, which was picked from s, is to be passed over this time.
@@ -156,29 +156,26 @@ func (s *Set) holdsBack(e *Endpoint, now int64, r uint32) bool {
 	if now >= s.unsettled {
 		return false
 	}
-	for _, p := range s.probes {
-		if p.endpoint == e {
-			return !p.may(now)
-		}
+	if p := s.probes[e]; p != nil {
+		return !p.may(e, now)
 	}
 	return float64(r)*s.lead.warmth(now) >= (1<<32)*e.warmth(now)
 }
 
 // isNew reports whether e is a newcomer, which holdsBack may hold back.
 func (s *Set) isNew(e *Endpoint, now int64) bool {
-	return e.warmth(now) < s.lead.warmth(now) || slices.ContainsFunc(s.probes, func(p *probe) bool { return p.endpoint == e })
+	return e.warmth(now) < s.lead.warmth(now) || s.probes[e] != nil
 }
 
 // claim reports whether e can be picked, if it is not held back: of several callers that
 // pick a probing endpoint at the same moment, one gets it.
 func (s *Set) claim(e *Endpoint, now int64) bool {
-	for _, p := range s.probes {
-		if p.endpoint == e {
-			last := p.last.Load()
-			return p.may(now) && p.last.CompareAndSwap(last, now)
-		}
+	p := s.probes[e]
+	if p == nil {
+		return true
 	}
-	return true
+	last := p.last.Load()
+	return p.may(e, now) && p.last.CompareAndSwap(last, now)
 }
 
 // isNewIn reports whether s, a part of all, is to be passed over this time because all of
@@ -189,7 +186,17 @@ func (s *Set) isNewIn(all *Set, r uint32) bool {
 		return false
 	}
 	if len(s.probes) == len(s.endpoints) {
-		return !slices.ContainsFunc(s.probes, func(p *probe) bool { return s.claim(p.endpoint, now) })
+		return s.waits()
 	}
 	return float64(r)*all.lead.warmth(now) >= (1<<32)*s.lead.warmth(now)
+}
+
+// waits reports whether all endpoints of s, of which there are some, are probing, and none
+// can be picked now. If all are and one can, it counts as picked.
+func (s *Set) waits() bool {
+	if len(s.probes) < len(s.endpoints) {
+		return false
+	}
+	now := coarse.now.Load()
+	return !slices.ContainsFunc(s.endpoints, func(e *Endpoint) bool { return s.claim(e, now) })
 }

@@ -256,3 +256,28 @@ func TestNewcomersDoNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// The only endpoint elsewhere gets single calls, too, however many calls leave the zone.
+func TestProbingElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		eps := begun(slices.Concat(in("here", 2), in("there", 1)))
+		for _, e := range eps[:2] {
+			e.End(20*time.Second, true) // much slower than elsewhere
+		}
+		set := balance.NewSet(eps).Probing(eps[2])
+		p := balance.PreferZone("here", balance.P2C)
+		for second := range 3 {
+			got := 0
+			for range 10_000 {
+				if p.Pick(set) == eps[2] {
+					got++
+				}
+			}
+			if got != 1 {
+				t.Errorf("after %d s it got %d of the calls of one moment, want 1", second, got)
+			}
+			time.Sleep(time.Second)
+			eps[0].Begin() // moves the coarse clock on
+		}
+	})
+}

@@ -100,10 +100,15 @@ func leastLoaded(s *Set, tried []*Endpoint) *Endpoint {
 		return nil
 	}
 	now := coarse.now.Load()
-	if now < s.unsettled {
-		if e := leastLoadedOf(s, tried, now); e != nil && s.claim(e, now) {
+	for now < s.unsettled {
+		e := leastLoadedOf(s, tried, now)
+		if e == nil {
+			break // all others are held back
+		}
+		if s.claim(e, now) {
 			return e
 		}
+		// Another caller was first to have it, so it is held back now.
 	}
 	return leastLoadedOf(s, tried, never) // when nobody is new
 }

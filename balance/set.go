@@ -17,40 +17,60 @@ type Set struct {
 	// share; 0 = none does. lead is the one that they are compared with.
 	unsettled int64
 	lead      *Endpoint
-	probes    []*probe // those that take single calls
+	probes    map[*Endpoint]*probe // those that take single calls
 }
 
 // NewSet makes a set of eps, which it copies and orders. Nil entries and those of
 // weight 0 are left out; of several entries with the same ID the last one stays. It is
 // O(n) if eps is in order already, as when it comes from another set.
 func NewSet(eps []*Endpoint) *Set {
-	set := ordered(eps)
-	// Last, since of several entries with the same ID the last one decides.
-	set = slices.DeleteFunc(set, func(e *Endpoint) bool { return e.Weight <= 0 })
-	s := &Set{endpoints: set, cells: make([]*cell, len(set)), shares: newShares(set)}
-	for i, e := range set {
-		s.cells[i] = e.cell
+	if s := setOf(eps); s != nil {
+		return s
 	}
-	s.newcomers()
+	return setOf(ordered(eps))
+}
+
+// setOf returns nil if eps are not in order. It is one pass for all that is to be known of
+// an endpoint, as many endpoints do not fit into a processor's cache.
+func setOf(eps []*Endpoint) *Set {
+	s := &Set{endpoints: make([]*Endpoint, 0, len(eps)), cells: make([]*cell, 0, len(eps))}
+	var first, last int64 // when they are ready
+	total, most, equal, before := 0, 0, true, (*Endpoint)(nil)
+	for _, e := range eps {
+		if e == nil {
+			continue
+		}
+		if before != nil && before.ID >= e.ID {
+			return nil
+		}
+		before = e
+		if e.Weight <= 0 {
+			continue
+		}
+		weight, ready := e.weight(), e.ready()
+		if s.lead == nil {
+			first, last, most, s.lead = ready, ready, weight, e
+		}
+		if ready < first {
+			first, s.lead = ready, e
+		}
+		last = max(last, ready)
+		equal = equal && weight == most
+		most = max(most, weight)
+		total += weight
+		s.endpoints = append(s.endpoints, e)
+		s.cells = append(s.cells, e.cell)
+	}
+	if !equal {
+		s.shares = newShares(s.endpoints, total, most)
+	}
+	s.newcomers(first, last)
 	return s
 }
 
 // ordered returns a copy of eps in the order of IDs, each ID once.
 func ordered(eps []*Endpoint) []*Endpoint {
-	set := make([]*Endpoint, 0, len(eps))
-	inOrder := true
-	for _, e := range eps {
-		if e == nil {
-			continue
-		}
-		if n := len(set); n > 0 && set[n-1].ID >= e.ID {
-			inOrder = false
-		}
-		set = append(set, e)
-	}
-	if inOrder {
-		return set
-	}
+	set := slices.DeleteFunc(slices.Clone(eps), func(e *Endpoint) bool { return e == nil })
 	slices.SortStableFunc(set, func(a, b *Endpoint) int { return strings.Compare(a.ID, b.ID) })
 	n := 0
 	for i, e := range set {
@@ -60,8 +80,7 @@ func ordered(eps []*Endpoint) []*Endpoint {
 		set[n] = e
 		n++
 	}
-	clear(set[n:])
-	return set[:n:n]
+	return set[:n]
 }
 
 // Len returns the number of endpoints.

@@ -14,17 +14,9 @@ type shares struct {
 	most  int       // the greatest weight
 }
 
-// newShares returns nil if all weights are equal, so that nobody pays who has none.
-func newShares(eps []*Endpoint) *shares {
-	total, most, equal := 0, 0, true
-	for _, e := range eps {
-		total += e.weight()
-		most = max(most, e.weight())
-		equal = equal && e.weight() == eps[0].weight()
-	}
-	if equal {
-		return nil
-	}
+// newShares divides them among eps, whose weights differ; total and most are of the
+// weights.
+func newShares(eps []*Endpoint, total, most int) *shares {
 	s := &shares{
 		last:  make([]uint64, len(eps)),
 		guide: make([]uint32, len(eps)),

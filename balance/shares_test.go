@@ -20,7 +20,7 @@ func TestShares(t *testing.T) {
 			e.Weight = w
 			eps = append(eps, e)
 		}
-		s := newShares(eps)
+		s := NewSet(eps).shares
 		if s == nil {
 			for _, w := range weights {
 				if w != weights[0] {

@@ -76,15 +76,19 @@ func (p *zoned) pick(s *Set, r uint64, key string, keyed bool) *Endpoint {
 	if d.far.Len() == 0 {
 		return pickWith(p.near, d.near, key, keyed)
 	}
-	if d.near.Len() == 0 || mix(r)>>32 >= d.keep || (s.unsettled != 0 && d.near.isNewIn(s, uint32(mix(r)))) {
+	if d.near.Len() == 0 || (mix(r)>>32 >= d.keep && !d.far.waits()) || (s.unsettled != 0 && d.near.isNewIn(s, uint32(mix(r)))) {
 		return pickWith(p.far, d.far, key, keyed)
 	}
 	e := pickWith(p.near, d.near, key, keyed)
 	other := below(uint32(r), len(d.far.endpoints))
+	mean := math.Float64frombits(d.far.endpoints[other].mean.Load())
+	if mean == 0 {
+		return e // not known: no better than here. That is most of those of a large service
+	}
 	now := coarse.now.Load()
 	here := e.here(now)
 	// Where calls take x times as long as patience allows, 1/x of them stay.
-	if here*float64(r>>32) > patience*(1<<32)*d.far.elsewhere(other, now, here) {
+	if here*float64(r>>32) > patience*(1<<32)*elsewhere(mean, d.far.cells[other], now, here) && !d.far.waits() {
 		return pickWith(p.far, d.far, key, keyed)
 	}
 	return e
@@ -109,17 +113,13 @@ func (e *Endpoint) here(now int64) float64 {
 	return max(mean, wait)
 }
 
-// elsewhere is how long a call to the endpoint at position i takes, for one that may take calls from
-// where they take here. Bad news fades, so that it is tried again; good news does not:
-// if it is wrong, the first calls tell.
-func (s *Set) elsewhere(i int, now int64, here float64) float64 {
-	mean := math.Float64frombits(s.endpoints[i].mean.Load())
-	wait, age := silence(s.cells[i].times.Load(), ticks(now))
+// elsewhere is how long a call takes to an endpoint of that mean, which may take calls from
+// where they take here. Bad news fades, so that it is tried again; good news does not: if
+// it is wrong, the first calls tell.
+func elsewhere(mean float64, c *cell, now int64, here float64) float64 {
+	wait, age := silence(c.times.Load(), ticks(now))
 	latency := max(mean, float64(wait*tick))
-	switch {
-	case mean == 0:
-		return here
-	case latency <= here:
+	if latency <= here {
 		return latency
 	}
 	return here + float64(fade(math.Float32bits(float32(latency-here)), age))

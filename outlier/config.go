@@ -11,9 +11,10 @@ import (
 // Config says when an instance is an outlier, and what happens to it then. A field that
 // is zero has its default; a rule whose field is negative is off.
 type Config struct {
-	// Consecutive failures in a row eject an instance; the default is 5. That is as
-	// many as Envoy takes: one instance that fails one call in ten by chance comes to
-	// it once in 100,000 calls, a dead one within five.
+	// Consecutive failures in a row eject an instance, up to 32; the default is 5. That
+	// is as many as Envoy takes: one instance that fails one call in ten by chance comes
+	// to it once in 100,000 calls, a dead one within five. Less than three are never
+	// enough: that may be chance even where hardly any call fails.
 	Consecutive int
 
 	// FailureRate is the share of failed calls, up to 1, from which on an instance is
@@ -42,7 +43,7 @@ type Config struct {
 	// instance that comes back has to prove itself on single calls.
 	EjectTime time.Duration
 
-	// MaxEjectTime is the longest time, EjectTime or more; the default is a minute, or
+	// MaxEjectTime is the longest time, EjectTime to a year; the default is a minute, or
 	// EjectTime if that is longer: what is dead for good costs one call a minute.
 	MaxEjectTime time.Duration
 
@@ -54,7 +55,8 @@ type Config struct {
 
 	// SlowStart is the time in which the share of an instance that has come back grows
 	// to the whole; see [balance.Endpoint.SlowStart]. The default is
-	// [balance.DefaultSlowStart]. Negative: it has its whole share at once.
+	// [balance.DefaultSlowStart], the most a year. Negative: it has its whole share at
+	// once.
 	SlowStart time.Duration
 }
 
@@ -77,7 +79,10 @@ func (c Config) complete() (Config, error) {
 	orDefault(&c.MaxEjectTime, max(time.Minute, c.EjectTime))
 	orDefault(&c.MaxEjected, 0.5)
 	orDefault(&c.SlowStart, balance.DefaultSlowStart)
+	const year = 365 * 24 * time.Hour // so that no sum of times overflows
 	switch {
+	case c.Consecutive > 32: // as many as a member remembers
+		return c, fmt.Errorf("outlier: Consecutive is %d: use 1 to 32, or a negative number to switch the rule off", given.Consecutive)
 	case !(c.FailureRate <= 1): // NaN too
 		return c, fmt.Errorf("outlier: FailureRate is %v: use more than 0 and up to 1, or a negative number to switch the rule off", given.FailureRate)
 	case c.MinCalls < 1 || c.MinCalls > 1_000_000:
@@ -88,8 +93,12 @@ func (c Config) complete() (Config, error) {
 		return c, fmt.Errorf("outlier: SlowFactor is %v: use more than 1, or a negative number to switch the rule off", given.SlowFactor)
 	case c.EjectTime < 10*time.Millisecond:
 		return c, fmt.Errorf("outlier: EjectTime is %v: use 10ms or more", given.EjectTime)
-	case c.MaxEjectTime < c.EjectTime:
-		return c, fmt.Errorf("outlier: MaxEjectTime is %v: use EjectTime, which is %v, or more", given.MaxEjectTime, c.EjectTime)
+	case c.EjectTime > year:
+		return c, fmt.Errorf("outlier: EjectTime is %v: use up to a year", given.EjectTime)
+	case c.MaxEjectTime < c.EjectTime || c.MaxEjectTime > year:
+		return c, fmt.Errorf("outlier: MaxEjectTime is %v: use EjectTime, which is %v, to a year", given.MaxEjectTime, c.EjectTime)
+	case c.SlowStart > year:
+		return c, fmt.Errorf("outlier: SlowStart is %v: use up to a year, or a negative time to switch it off", given.SlowStart)
 	case !(c.MaxEjected >= 0 && c.MaxEjected <= 1):
 		return c, fmt.Errorf("outlier: MaxEjected is %v: use more than 0 and up to 1", given.MaxEjected)
 	case c.Consecutive < 0 && c.FailureRate < 0 && c.SlowFactor < 0:

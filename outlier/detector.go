@@ -77,6 +77,10 @@ func (d *Detector) renew(set *balance.Set) *balance.Set {
 	d.mu.Lock()
 	now := d.now()
 	v := d.current.Load()
+	if v.of == set && (v.due == 0 || now < v.due) { // another call has just done it
+		d.mu.Unlock()
+		return v.rotation
+	}
 	if v.of != set {
 		v = d.follow(v, set, now)
 	}
@@ -149,11 +153,9 @@ func (d *Detector) follow(before *view, set *balance.Set, now time.Duration) *vi
 			delete(d.gone, ep.ID)
 		}
 		if m == nil || m.endpoint.Address != ep.Address { // at another address it is another instance
-			m = &member{endpoint: ep}
+			m = &member{}
 		}
-		if m.endpoint != ep {
-			m.endpoint = ep
-		}
+		m.endpoint = ep
 		next.members = append(next.members, m)
 		next.index[ep] = m
 	}

@@ -185,6 +185,7 @@ func (d *Detector) exclude(m *member, reason Reason, now time.Duration) {
 // caller rotates.
 func (d *Detector) probe(m *member, now time.Duration) {
 	m.since, m.proven = now, 0
+	m.forget() // a call that ended just as it was ejected may have been counted since
 	m.endpoint.Forget()
 	m.state.Store(probing)
 	d.changed(Change{Kind: Probing, ID: m.endpoint.ID, Address: m.endpoint.Address, Reason: m.reason}, now)

@@ -51,8 +51,11 @@ func (m *member) count(latency time.Duration, failed bool, consecutive int) bool
 	if m.last.Load() != 0 {
 		m.shift(0)
 	}
+	// The call before its latency, and record reads them the other way round: what is
+	// counted meanwhile makes an instance look a bit faster, not slow.
+	calls := m.calls.Add(1 << 32)
 	m.logs.Add(log2(latency))
-	return m.calls.Add(1<<32)>>32%judgeEvery == 0
+	return calls>>32%judgeEvery == 0
 }
 
 // shift adds a call to the last ones and returns them.
@@ -117,7 +120,8 @@ func (m *member) read(interval time.Duration) record {
 }
 
 func (m *member) record() record {
-	c, logs := m.calls.Load(), m.logs.Load()
+	logs := m.logs.Load()
+	c := m.calls.Load()
 	r := record{calls: int(c >> 32), failures: int(c & math.MaxUint32)}
 	if good := r.calls - r.failures; good > 0 {
 		r.typical = logs / uint64(good)

@@ -2,6 +2,7 @@ package outlier_test
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -309,8 +310,12 @@ func TestConfig(t *testing.T) {
 	for field, cfg := range map[string]outlier.Config{
 		"FailureRate": {FailureRate: 1.1}, "MinCalls": {MinCalls: -1}, "Interval": {Interval: time.Millisecond},
 		"SlowFactor": {SlowFactor: 1}, "EjectTime": {EjectTime: -1}, "MaxEjected": {MaxEjected: 2},
-		"MaxEjectTime": {EjectTime: time.Second, MaxEjectTime: time.Millisecond},
-		"all off":      {Consecutive: -1, FailureRate: -1, SlowFactor: -1},
+		"MaxEjectTime":        {EjectTime: time.Second, MaxEjectTime: time.Millisecond},
+		"Consecutive is 33":   {Consecutive: 33},
+		"EjectTime is 8761":   {EjectTime: 8761 * time.Hour},
+		"MaxEjectTime is 256": {MaxEjectTime: math.MaxInt64},
+		"SlowStart is 8761":   {SlowStart: 8761 * time.Hour},
+		"all off":             {Consecutive: -1, FailureRate: -1, SlowFactor: -1},
 	} {
 		_, err := outlier.New(cfg)
 		if err == nil || !strings.Contains(err.Error(), field) || cfg.Check() == nil {
