@@ -24,16 +24,16 @@
 //
 // # What is kept
 //
-// Answers of 2xx, 3xx and 4xx, but not 401, 403, 408, 425, 429 and 499, which are
-// about the caller or the moment (see [WithKeep]). After a 5xx, a panic, or a handler
+// Answers of 2xx and 3xx (see [WithKeep]). After a 4xx or 5xx, a panic, or a handler
 // that gave up because the client had left, the claim is given back and the next
-// request with the key is carried out. So a handler should answer 5xx only if it
-// has done nothing, or what it did may be done again.
+// request with the key is carried out. So a handler should answer 4xx or 5xx only if
+// it has done nothing, or what it did may be done again.
 //
 // An answer is stored before it is sent: until then it is held in memory, up to
 // [WithMaxAnswer]. What is larger, or flushed by the handler, is sent as it is
-// written; larger than the limit, it can't be sent again, and the same request gets
-// 409 instead, never a second execution. Trailers are not kept.
+// written; larger than the limit, or without a Content-Length if the client leaves in
+// the middle, it can't be sent again, and the same request gets 409 instead, never a
+// second execution. Trailers are not kept.
 //
 // # What a crash leaves
 //

@@ -135,13 +135,6 @@ func (g *guard) check() error {
 // subject is the caller as the gateway has verified him.
 func subject(r *http.Request) string { return r.Header.Get("X-Auth-Subject") }
 
-// keeps is the default of [WithKeep]. What is left out says nothing about what was
-// asked for, and another try may well have another answer.
-func keeps(status int) bool {
-	switch status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests,
-		499: // what some handlers say, after nginx, when the client has gone
-		return false
-	}
-	return status >= 200 && status < 500
-}
+// keeps is the default of [WithKeep]. A refusal (4xx) did nothing that must not be done
+// again, and if it were kept, anybody could fill the store with them.
+func keeps(status int) bool { return status >= 200 && status < 400 }

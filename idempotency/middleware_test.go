@@ -173,8 +173,8 @@ func TestScopeAndRoute(t *testing.T) {
 func TestKept(t *testing.T) {
 	t.Parallel()
 	for status, kept := range map[int]bool{
-		200: true, 201: true, 202: true, 204: true, 303: true, 304: true, 400: true, 404: true, 409: true, 422: true,
-		401: false, 403: false, 408: false, 425: false, 429: false, 499: false, 500: false, 503: false, 504: false,
+		200: true, 201: true, 202: true, 204: true, 303: true, 304: true, 399: true,
+		400: false, 404: false, 409: false, 422: false, 401: false, 403: false, 408: false, 425: false, 429: false, 499: false, 500: false, 503: false, 504: false,
 	} {
 		n := 0
 		h := guarded(t, nil, func(w http.ResponseWriter, _ *http.Request) { n++; w.WriteHeader(status) })

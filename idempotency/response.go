@@ -69,10 +69,11 @@ func (r *response) Write(b []byte) (int, error) {
 	}
 	r.written += int64(len(b))
 	if !r.omitted && len(b) > r.max-len(r.body) {
-		if err := r.pass(); err != nil {
+		err := r.pass()
+		r.omitted, r.body = true, nil
+		if err != nil {
 			return 0, err
 		}
-		r.omitted, r.body = true, nil
 	}
 	if !r.omitted {
 		r.body = append(r.body, b...)
@@ -139,9 +140,11 @@ func (r *response) final() int {
 	return r.status
 }
 
-// answer is what is kept of a finished response.
-func (r *response) answer() Answer {
-	if r.omitted {
+// answer is what is kept of a finished response. Where it went out as it was
+// written and the context of the handler has ended, most likely because the client
+// left, what the handler wrote may be half of it; that is not to be sent as the whole.
+func (r *response) answer(ctx context.Context) Answer {
+	if r.omitted || r.passing && ctx.Err() != nil && r.sent.Get("Content-Length") == "" {
 		return Answer{Status: r.final(), Omitted: true}
 	}
 	sent := r.sent

@@ -2,12 +2,14 @@ package idempotency_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -153,6 +155,45 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// What went out as it was written, to a client that left in the middle, is never sent
+// again as the whole, unless its length says that it is; nor is it done again.
+func TestClientLeavesInTheMiddle(t *testing.T) {
+	t.Parallel()
+	for length, want := range map[string]string{"": "409 idempotency_answer_not_kept", "4": "200 half again", "8": "200 half"} {
+		h := guarded(t, nil, func(w http.ResponseWriter, r *http.Request) {
+			if length != "" {
+				w.Header().Set("Content-Length", length)
+			}
+			io.WriteString(w, "half")
+			w.(http.Flusher).Flush()
+			if leave, ok := r.Context().Value(leaving{}).(context.CancelFunc); ok {
+				leave() // and the handler writes no more
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		send(h, request(t).WithContext(context.WithValue(ctx, leaving{}, cancel)))
+		if got := said(send(h, request(t))); got != want {
+			t.Errorf("Content-Length %q: %s, want %s", length, got, want)
+		}
+	}
+	// The same where the connection breaks as the answer becomes too large.
+	h := guarded(t, nil, func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "half")
+		io.WriteString(w, "the rest")
+	}, idempotency.WithMaxAnswer(8))
+	h.ServeHTTP(gone{httptest.NewRecorder()}, request(t))
+	if got := said(send(h, request(t))); got != "409 idempotency_answer_not_kept" {
+		t.Error(got)
+	}
+}
+
+type leaving struct{}
+
+// gone is a connection on which nothing arrives.
+type gone struct{ http.ResponseWriter }
+
+func (gone) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
 // The answer is on its way only when it is kept, unless it is flushed or too large.
 func TestStoredBeforeSent(t *testing.T) {
 	t.Parallel()
@@ -166,6 +207,20 @@ func TestStoredBeforeSent(t *testing.T) {
 	guarded(t, s, counter()).ServeHTTP(w, request(t))
 	if w.Body.String() != "1" || !slices.Contains(s.seen, "Complete") {
 		t.Errorf("%q, %v", w.Body, s.seen)
+	}
+}
+
+// A length that a client only claims takes no memory.
+func TestClaimedLength(t *testing.T) {
+	t.Parallel()
+	var m0, m1 runtime.MemStats
+	h := guarded(t, nil, func(http.ResponseWriter, *http.Request) { t.Error("it was carried out") }, idempotency.WithMaxRequest(1<<40))
+	r := request(t, func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(broken{}), 1<<30 })
+	runtime.ReadMemStats(&m0)
+	w := send(h, r)
+	runtime.ReadMemStats(&m1)
+	if grown := m1.TotalAlloc - m0.TotalAlloc; w.Code != http.StatusBadRequest || grown > 1<<29 {
+		t.Errorf("%d after taking %d bytes", w.Code, grown)
 	}
 }
 

@@ -29,6 +29,8 @@ const (
 	storePeriod = 5 * time.Second
 	// releasePeriod is less, since the lease ends by itself.
 	releasePeriod = time.Second
+	// firstRead is what most bodies fit into, in bytes: nothing is copied for them.
+	firstRead = 16 << 10
 	// retryAfter is in seconds, the least that can be said.
 	retryAfter = "1"
 )
@@ -99,7 +101,8 @@ func (g *guard) read(r *http.Request) ([]byte, *problem.Problem) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
-	body := bytes.NewBuffer(make([]byte, 0, max(r.ContentLength+bytes.MinRead, bytes.MinRead)))
+	// What a client says it will send is no reason to set much aside for it.
+	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), firstRead)+bytes.MinRead))
 	n, err := body.ReadFrom(io.LimitReader(r.Body, g.maxRequest+1))
 	if err == nil && n > g.maxRequest {
 		err = &http.MaxBytesError{Limit: g.maxRequest}
@@ -193,7 +196,7 @@ func (g *guard) carryOut(next http.Handler, w http.ResponseWriter, r *http.Reque
 	if resp.cut(ctx) || !g.keep(resp.final()) {
 		g.giveBack(r.Context(), c)
 	} else {
-		g.complete(r.Context(), c, resp.answer())
+		g.complete(r.Context(), c, resp.answer(ctx))
 	}
 	resp.finish()
 }

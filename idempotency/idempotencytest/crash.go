@@ -58,7 +58,7 @@ func serve(open func(context.Context) (idempotency.Store, func(context.Context) 
 		fmt.Println("worked")
 		<-ctx.Done() // never: the process is killed here
 	}))}
-	go server.Serve(l) //nolint:errcheck // it ends with the process
+	go server.Serve(l) // it ends with the process
 	fmt.Println("http://" + l.Addr().String())
 	_, err = io.Copy(io.Discard, os.Stdin) // whoever started us may die, too
 	return err

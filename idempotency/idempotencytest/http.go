@@ -91,7 +91,7 @@ func testOneExecution(t *testing.T, open Open) {
 func testStalled(t *testing.T, open Open) {
 	store := &stalling{Store: open(t)}
 	began, proceed := make(chan struct{}, 1), make(chan struct{})
-	h := around(t, store, func(w http.ResponseWriter, r *http.Request) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
 		began <- struct{}{}
 		select {
 		case <-proceed:
@@ -99,13 +99,14 @@ func testStalled(t *testing.T, open Open) {
 		case <-r.Context().Done():
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-	}, idempotency.WithLease(longLease))
+	}
+	h, quick := around(t, store, handler, idempotency.WithLease(longLease)), around(t, store, handler, idempotency.WithLease(lease))
 	other := around(t, open(t), func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })
 
 	long := make(chan int)
 	go func() { long <- post(t, h, "long", "{}").Code }()
 	<-began
-	for range 25 { // 2.5 leases
+	for range 15 { // 1.5 leases
 		<-time.After(longLease / 10)
 		if w := post(t, other, "long", "{}"); w.Code != http.StatusConflict {
 			t.Fatalf("while the first is on: %d %s", w.Code, w.Body)
@@ -120,7 +121,7 @@ func testStalled(t *testing.T, open Open) {
 	}
 
 	store.stalled.Store(true)
-	go func() { long <- post(t, h, "stalled", "{}").Code }()
+	go func() { long <- post(t, quick, "stalled", "{}").Code }()
 	<-began
 	if code := <-long; code != http.StatusServiceUnavailable {
 		t.Errorf("a lost one: %d", code)

@@ -18,6 +18,7 @@ func TestMain(m *testing.M) {
 	if idempotencytest.Child(openChild) {
 		return
 	}
+	idempotencytest.RealTime()
 	goleak.VerifyTestMain(m)
 }
 

@@ -8,7 +8,9 @@
 // and who has lost one can't undo another's.
 //
 // An answer that does not fit into a message (the server's max_payload, 1 MiB unless
-// configured otherwise) is kept without header and body.
+// configured otherwise) or into the bucket is kept without header and body. A full
+// bucket takes no new keys, but what was begun is completed (with one copy; with
+// several, a full bucket takes nothing at all until something has expired).
 //
 // [engine.Engine.Idempotency]: https://pkg.go.dev/github.com/keelson-go/keelson/engine#Engine.Idempotency
 package natsidempotency
@@ -19,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -75,7 +78,7 @@ func New(ctx context.Context, nc *nats.Conn, service string) (*Store, error) {
 
 // Claim implements [idempotency.Store].
 func (s *Store) Claim(ctx context.Context, c idempotency.Claim) (idempotency.Outcome, error) {
-	value := record{Fingerprint: c.Fingerprint, Owner: c.Owner}.encode()
+	value := record{Fingerprint: c.Fingerprint, Owner: c.Owner, Room: 2 * room}.encode()
 	if !s.nc.IsConnected() {
 		return idempotency.Outcome{}, failed("claim", notConnected())
 	}
@@ -108,27 +111,37 @@ func (s *Store) Claim(ctx context.Context, c idempotency.Claim) (idempotency.Out
 
 // Renew implements [idempotency.Store].
 func (s *Store) Renew(ctx context.Context, c idempotency.Claim) error {
-	value := record{Fingerprint: c.Fingerprint, Owner: c.Owner}.encode()
 	return failed("renew", s.change(ctx, c.Key, func(e entry) error {
 		if !e.there || e.Owner != c.Owner || e.Completed {
 			return idempotency.ErrLost
 		}
+		digits := len(strconv.FormatUint(e.revision, 10)) // which go into a header
+		value := record{Fingerprint: c.Fingerprint, Owner: c.Owner, Room: room - digits}.encode()
 		return s.publish(ctx, c.Key, value, e.revision, c.Lease)
 	}))
 }
 
 // Complete implements [idempotency.Store].
 func (s *Store) Complete(ctx context.Context, c idempotency.Claim, a idempotency.Answer) error {
+	err := s.complete(ctx, c, a)
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == codeStoreFailed && !a.Omitted {
+		// There is no room for the answer, but for the fact that there was one.
+		err = s.complete(ctx, c, idempotency.Answer{Status: a.Status, Omitted: true})
+	}
+	return failed("complete", err)
+}
+
+func (s *Store) complete(ctx context.Context, c idempotency.Claim, a idempotency.Answer) error {
 	value, err := s.completed(c, a)
 	if err != nil {
-		return failed("complete", err)
+		return err
 	}
-	return failed("complete", s.change(ctx, c.Key, func(e entry) error {
+	return s.change(ctx, c.Key, func(e entry) error {
 		if e.there && e.Owner != c.Owner {
 			return idempotency.ErrLost
 		}
 		return s.publish(ctx, c.Key, value, e.revision, c.TTL)
-	}))
+	})
 }
 
 // completed is the record of an answer, or, if that is too large, of its status.

@@ -109,12 +109,15 @@ func TestUnavailable(t *testing.T) {
 	if _, err := e.JetStream().UpdateStream(within(t), full); err != nil {
 		t.Fatal(err)
 	}
+	first := idempotencytest.NewClaim("first", "one")
+	_, err = store.Claim(within(t), first)
 	for i := 0; err == nil; i++ {
 		_, err = store.Claim(within(t), idempotencytest.NewClaim(string(rune('a'+i)), "one"))
 	}
 	if !errors.Is(err, idempotency.ErrUnavailable) {
 		t.Errorf("full: %v", err)
 	}
+	testFull(t, store, first)
 	if err := e.JetStream().DeleteKeyValue(within(t), engine.IdempotencyBucket); err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +140,25 @@ func TestUnavailable(t *testing.T) {
 		if err := call(within(t)); !errors.Is(err, idempotency.ErrUnavailable) {
 			t.Errorf("%s without a connection: %v", what, err)
 		}
+	}
+}
+
+// What was begun before the bucket was full goes on, and is not done again.
+func testFull(t *testing.T, store idempotency.Store, begun idempotency.Claim) {
+	t.Helper()
+	for range 12 {
+		if err := store.Renew(within(t), begun); err != nil {
+			t.Fatalf("full: Renew = %v", err)
+		}
+	}
+	begun.TTL = idempotency.DefaultTTL
+	if err := store.Complete(within(t), begun, idempotency.Answer{Status: 201, Body: make([]byte, 500)}); err != nil {
+		t.Errorf("full: Complete = %v", err)
+	}
+	again := begun
+	again.Owner = "another"
+	if o, err := store.Claim(within(t), again); err != nil || o.State != idempotency.Completed || !o.Answer.Omitted || o.Answer.Status != 201 {
+		t.Errorf("full: %+v, %v", o, err)
 	}
 }
 

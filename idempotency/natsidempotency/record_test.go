@@ -12,6 +12,7 @@ import (
 func FuzzRecord(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(record{Owner: "me"}.encode())
+	f.Add(record{Owner: "me", Room: room}.encode())
 	f.Add(record{Owner: "me", Completed: true, Answer: []byte("answer")}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := decode(b)

@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 	if idempotencytest.Child(openChild) {
 		return
 	}
+	idempotencytest.RealTime()
 	goleak.VerifyTestMain(postgrestest.M{M: m})
 }
 

@@ -20,8 +20,8 @@
 //
 // Then the work and the key are decided together. After a crash behind the commit
 // the request is not carried out again, but is answered with 409
-// idempotency_answer_not_kept; after one before it, it is, once the lease has
-// expired; and a handler that was away for longer than its lease can't commit if
+// idempotency_answer_not_kept once the lease has expired; after one before it, it is
+// carried out then; and a handler that was away for longer than its lease can't commit if
 // another one has taken over. That goes for a lost connection too: a handler that
 // answers 503 because it does not know whether its commit was done is right.
 package sqlidempotency
@@ -77,18 +77,18 @@ const (
     fingerprint BLOB    NOT NULL,
     owner       TEXT    NOT NULL, -- who has claimed the key
     expires_at  INTEGER NOT NULL, -- the claim or the answer; milliseconds since 1970
-    done        INTEGER NOT NULL, -- 1: carried out, and never again until it expires
+    done        INTEGER NOT NULL, -- 0, or carried out: the answer may come until this time
     answer      BLOB              -- NULL while it is not known
 ) STRICT;
 CREATE INDEX TABLE_NAME_expires_at ON TABLE_NAME (expires_at);
 `
 	postgresSchema = `CREATE TABLE TABLE_NAME (
-    key         text     NOT NULL PRIMARY KEY,
-    fingerprint bytea    NOT NULL,
-    owner       text     NOT NULL, -- who has claimed the key
-    expires_at  bigint   NOT NULL, -- the claim or the answer; milliseconds since 1970
-    done        smallint NOT NULL, -- 1: carried out, and never again until it expires
-    answer      bytea              -- NULL while it is not known
+    key         text   NOT NULL PRIMARY KEY,
+    fingerprint bytea  NOT NULL,
+    owner       text   NOT NULL, -- who has claimed the key
+    expires_at  bigint NOT NULL, -- the claim or the answer; milliseconds since 1970
+    done        bigint NOT NULL, -- 0, or carried out: the answer may come until this time
+    answer      bytea            -- NULL while it is not known
 );
 CREATE INDEX TABLE_NAME_expires_at ON TABLE_NAME (expires_at);
 `
@@ -98,7 +98,8 @@ CREATE INDEX TABLE_NAME_expires_at ON TABLE_NAME (expires_at);
 type Option func(*Store)
 
 // WithTable sets the name of the table, of a-z, 0-9 and _; [DefaultTable] by
-// default.
+// default. Services that share a database have a table each, or they would answer
+// for one another.
 func WithTable(name string) Option { return func(s *Store) { s.table = name } }
 
 // Store implements [idempotency.Store]. It is safe for concurrent use, and
@@ -109,7 +110,7 @@ type Store struct {
 	table   string
 	purged  atomic.Int64 // when, in nanoseconds since 1970
 
-	claim, find, renew, complete, release, done, purge string
+	claim, find, renew, complete, release, giveUp, done, purge string
 }
 
 var tableName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,47}$`)
@@ -137,14 +138,19 @@ func New(db *sql.DB, dialect Dialect, opts ...Option) (*Store, error) {
 		return strings.NewReplacer("TABLE_NAME", s.table, "NOW", dialect.now(), "$", parameter).Replace(statement)
 	}
 	// One statement each, so that no lock is held while the database waits for us.
+	// A claim that somebody has is not touched, since Done may have locked it.
 	s.claim = fill(`INSERT INTO TABLE_NAME AS old (key, fingerprint, owner, expires_at, done, answer)
-		VALUES ($1, $2, $3, NOW + $4, 0, NULL)
+		SELECT $1, $2, $3, NOW + $4, 0, NULL
+		WHERE NOT EXISTS (SELECT 1 FROM TABLE_NAME WHERE key = $1 AND owner <> $3 AND expires_at > NOW)
 		ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, owner = excluded.owner,
 			expires_at = excluded.expires_at, done = 0, answer = NULL
 		WHERE old.expires_at <= NOW OR old.owner = excluded.owner AND old.done = 0`)
-	s.find = fill(`SELECT fingerprint, done, answer FROM TABLE_NAME WHERE key = $1 AND expires_at > NOW`)
-	// What is done needs no renewal.
-	s.renew = fill(`UPDATE TABLE_NAME SET expires_at = CASE done WHEN 0 THEN NOW + $3 ELSE expires_at END
+	s.find = fill(`SELECT fingerprint, CASE WHEN done = 0 OR done > NOW THEN 1 ELSE 0 END, answer
+		FROM TABLE_NAME WHERE key = $1 AND expires_at > NOW`)
+	// What is done is kept for longer than any lease, which only says how long to
+	// wait for its answer.
+	s.renew = fill(`UPDATE TABLE_NAME SET expires_at = CASE done WHEN 0 THEN NOW + $3 ELSE expires_at END,
+			done = CASE done WHEN 0 THEN 0 ELSE NOW + $3 END
 		WHERE key = $1 AND owner = $2`)
 	// The row of a claim that expired may have been deleted.
 	s.complete = fill(`INSERT INTO TABLE_NAME AS old (key, fingerprint, owner, expires_at, done, answer)
@@ -152,11 +158,14 @@ func New(db *sql.DB, dialect Dialect, opts ...Option) (*Store, error) {
 		ON CONFLICT (key) DO UPDATE SET expires_at = excluded.expires_at, done = 1, answer = excluded.answer
 		WHERE old.owner = excluded.owner`)
 	s.release = fill(`DELETE FROM TABLE_NAME WHERE key = $1 AND owner = $2 AND done = 0`)
+	s.giveUp = fill(`UPDATE TABLE_NAME SET done = 1 WHERE key = $1 AND owner = $2`)
 	s.done = fill(`INSERT INTO TABLE_NAME AS old (key, fingerprint, owner, expires_at, done, answer)
-		VALUES ($1, $2, $3, NOW + $4, 1, NULL)
-		ON CONFLICT (key) DO UPDATE SET expires_at = excluded.expires_at, done = 1
+		VALUES ($1, $2, $3, NOW + $4, NOW + $5, NULL)
+		ON CONFLICT (key) DO UPDATE SET expires_at = excluded.expires_at, done = excluded.done
 		WHERE old.owner = excluded.owner`)
-	s.purge = fill(`DELETE FROM TABLE_NAME WHERE key IN (SELECT key FROM TABLE_NAME WHERE expires_at <= NOW LIMIT $1)`)
+	// By the time its row is reached, an expired key may be claimed again.
+	s.purge = fill(`DELETE FROM TABLE_NAME WHERE expires_at <= NOW
+		AND key IN (SELECT key FROM TABLE_NAME WHERE expires_at <= NOW LIMIT $1)`)
 	return s, nil
 }
 
@@ -222,8 +231,8 @@ func (s *Store) Claim(ctx context.Context, c idempotency.Claim) (idempotency.Out
 
 func (s *Store) read(ctx context.Context, key string) (o idempotency.Outcome, there bool, err error) {
 	var fingerprint, answer []byte
-	var done int
-	err = s.db.QueryRowContext(ctx, s.find, key).Scan(&fingerprint, &done, &answer)
+	var going int
+	err = s.db.QueryRowContext(ctx, s.find, key).Scan(&fingerprint, &going, &answer)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return o, false, nil
@@ -236,7 +245,7 @@ func (s *Store) read(ctx context.Context, key string) (o idempotency.Outcome, th
 	switch {
 	case answer != nil:
 		o.State, err = idempotency.Completed, o.Answer.UnmarshalBinary(answer)
-	case done == 1: // and then the process died
+	case going == 0: // it is done, and then the process died
 		o.State, o.Answer.Omitted = idempotency.Completed, true
 	}
 	return o, err == nil, err
@@ -264,7 +273,10 @@ func (s *Store) Complete(ctx context.Context, c idempotency.Claim, a idempotency
 
 // Release implements [idempotency.Store].
 func (s *Store) Release(ctx context.Context, c idempotency.Claim) error {
-	_, err := s.exec(ctx, s.db, s.release, c.Key, c.Owner)
+	released, err := s.exec(ctx, s.db, s.release, c.Key, c.Owner)
+	if err == nil && !released { // nothing comes any more for what is done
+		_, err = s.exec(ctx, s.db, s.giveUp, c.Key, c.Owner)
+	}
 	return failed("release", err)
 }
 
@@ -280,7 +292,7 @@ func (s *Store) Done(ctx context.Context, tx *sql.Tx) error {
 	if !ok {
 		return nil
 	}
-	done, err := s.exec(ctx, tx, s.done, c.Key, c.Fingerprint[:], c.Owner, c.TTL.Milliseconds())
+	done, err := s.exec(ctx, tx, s.done, c.Key, c.Fingerprint[:], c.Owner, c.TTL.Milliseconds(), c.Lease.Milliseconds())
 	return verdict("mark as carried out", done, err)
 }
 

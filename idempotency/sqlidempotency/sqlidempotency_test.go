@@ -132,8 +132,14 @@ func TestDoneAfterLoss(t *testing.T) {
 				t.Errorf("Done = %v", err)
 			}
 		}
-		// Its work may be done and its claim given back, or renewed, all the same.
-		if err := errors.Join(s.Release(t.Context(), quick), s.Renew(t.Context(), quick)); err != nil {
+		// Its answer is waited for until it gives up.
+		if err := s.Renew(t.Context(), quick); err != nil {
+			t.Error(err)
+		}
+		if o := claim(slow); o.State != idempotency.InProgress {
+			t.Errorf("it is %+v", o)
+		}
+		if err := errors.Join(s.Release(t.Context(), slow), s.Release(t.Context(), quick)); err != nil {
 			t.Error(err)
 		}
 		if o := claim(slow); o.State != idempotency.Completed || !o.Answer.Omitted {

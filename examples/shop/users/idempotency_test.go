@@ -47,12 +47,13 @@ func TestCreateOnce(t *testing.T) {
 		for _, tt := range []struct{ method, path, key, body, want string }{
 			{"POST", "/users", "k1", `{"name":"Bob","email":"bob@example.org"}`, "422 idempotency_key_reused"},
 			{"POST", "/users", "k2", ann, "409 conflict"},
-			{"POST", "/users", "k2", ann, "409 conflict again"},
+			{"POST", "/users", "k2", ann, "409 conflict"}, // nothing was done, so nothing is kept
 			{"POST", "/users", "k3", "{", "400 malformed_body"},
-			{"POST", "/users", "k3", "{", "400 malformed_body again"},
 			{"POST", "/users", "a b", ann, "400 idempotency_key_invalid"},
 			{"PUT", "/users/7", "k1", ann, "404 not_found"}, // another route
 			{"POST", "/nowhere", "k1", ann, "404 not_found"},
+			{"POST", "/users", "k4", strings.Repeat(" ", 8<<10) + ann, "413 payload_too_large"},
+			{"POST", "/users", "k4", strings.Repeat(" ", 8<<10) + ann, "413 payload_too_large"},
 		} {
 			w := callKeyed(h, tt.method, tt.path, tt.key, tt.body)
 			_, code, _ := strings.Cut(w.Body.String(), `"code":"`)

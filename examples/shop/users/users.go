@@ -90,7 +90,7 @@ func serve(s *service.Service, store *Store) error {
 	// The server is stopped before what was added before it, so no request is in
 	// progress by then.
 	s.OnStop("close the database", closeTimeout, func(context.Context) error { return store.Close() })
-	once, err := idempotency.Middleware(store.db.idempotency(), idempotency.WithLogger(s.Log()), idempotency.WithRoute(func(r *http.Request) string {
+	once, err := idempotency.Middleware(store.db.idempotency(), idempotency.WithLogger(s.Log()), idempotency.WithMaxRequest(maxBody), idempotency.WithRoute(func(r *http.Request) string {
 		_, pattern := s.Mux().Handler(r)
 		return pattern
 	}))
