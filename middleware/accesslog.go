@@ -12,6 +12,9 @@ import (
 // maxLogged is how many bytes of a client's text go into a log record.
 const maxLogged = 1024
 
+// shedEvery is of how many requests that were refused for overload one is logged.
+const shedEvery = 100
+
 // AccessLogOptions says which requests to log. The zero value logs all.
 type AccessLogOptions struct {
 	// Every logs one in so many requests; 0 and 1 mean all. Requests answered
@@ -33,7 +36,9 @@ type AccessLogOptions struct {
 // peer's address. Headers are never logged. A response that was cut off after
 // its header went out has aborted=true; status 499 means that the client left
 // before. Records of 500 to 599, and of responses cut off while the client was
-// there, are errors, all others are information.
+// there, are errors, all others are information. Of the requests that [Shed]
+// refused one in 100 is logged, as a warning with shed=true: an overloaded service
+// has better to do, and the metrics count them all.
 //
 // A nil logger is [slog.Default].
 func AccessLog(logger *slog.Logger, opts AccessLogOptions) Middleware {
@@ -41,7 +46,7 @@ func AccessLog(logger *slog.Logger, opts AccessLogOptions) Middleware {
 		logger = slog.Default()
 	}
 	return func(next http.Handler) http.Handler {
-		var seen atomic.Uint64
+		var seen, shed atomic.Uint64
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if opts.Skip != nil && opts.Skip(r) {
 				next.ServeHTTP(w, r)
@@ -63,14 +68,19 @@ func AccessLog(logger *slog.Logger, opts AccessLogOptions) Middleware {
 					level = slog.LevelError
 				}
 				must := aborted || level == slog.LevelError || opts.Slow > 0 && duration >= opts.Slow
-				if !must && opts.Every > 1 && (seen.Add(1)-1)%uint64(opts.Every) != 0 {
+				every, counter := opts.Every, &seen
+				if rec.shed && !aborted {
+					level, must = slog.LevelWarn, false
+					every, counter = max(every, shedEvery), &shed
+				}
+				if !must && every > 1 && (counter.Add(1)-1)%uint64(every) != 0 {
 					return
 				}
 				ctx := rec.context(r)
 				if !logger.Enabled(ctx, level) {
 					return
 				}
-				attrs := make([]slog.Attr, 0, 10)
+				attrs := make([]slog.Attr, 0, 11)
 				attrs = append(attrs,
 					slog.String("method", clip(method)),
 					slog.String("route", rec.route(r)),
@@ -85,6 +95,9 @@ func AccessLog(logger *slog.Logger, opts AccessLogOptions) Middleware {
 				}
 				if opts.Query && r.URL.RawQuery != "" {
 					attrs = append(attrs, slog.String("query", clip(r.URL.RawQuery)))
+				}
+				if rec.shed {
+					attrs = append(attrs, slog.Bool("shed", true))
 				}
 				if aborted {
 					attrs = append(attrs, slog.Bool("aborted", true))

@@ -12,6 +12,7 @@
 //		Recover(logger),        // inside the last two, which then see its 500
 //		cors,                   // answers preflights before routing
 //		Timeout(30*time.Second),
+//		Shed(limiter),          // what there is no room for, before any work
 //		BodyLimit(1<<20),
 //	)
 //

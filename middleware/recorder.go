@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/keelson-go/keelson/telemetry"
@@ -29,6 +30,11 @@ type recorder struct {
 	hijacked bool
 	switched time.Duration // on the clock, when it was hijacked
 	pattern  string        // that Routes found, for when the request outside does not have it
+
+	place place // among the requests under way, see Shed
+	shed  bool  // there was none
+
+	waiting *patience // of the caller, for the answer to begin; or nil
 
 	trace  telemetry.TraceContext
 	traced http.Request
@@ -110,6 +116,7 @@ func clientGone(ctx context.Context) bool { return errors.Is(ctx.Err(), context.
 func (rec *recorder) sent(status int, unseen bool) {
 	if !rec.begun() {
 		rec.status, rec.unseen = status, unseen
+		rec.waiting.lift()
 	}
 }
 
@@ -179,6 +186,9 @@ func (rec *recorder) FlushError() error {
 	err := http.NewResponseController(rec.w).Flush()
 	if !errors.Is(err, http.ErrNotSupported) {
 		rec.sent(http.StatusOK, late)
+		if rec.place.taken && strings.HasPrefix(rec.Header().Get("Content-Type"), "text/event-stream") {
+			rec.place.leave()
+		}
 	}
 	return err
 }
@@ -188,6 +198,8 @@ func (rec *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(rec.w).Hijack()
 	if err == nil {
 		rec.hijacked, rec.switched = true, clock()
+		rec.place.leave()
+		rec.waiting.lift()
 	}
 	return conn, rw, err
 }

@@ -7,22 +7,25 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/keelson-go/keelson/concurrency"
 )
 
 // FromEnvironment takes from the environment (see [WithEnvironment]) what the
 // surroundings decide, and what they don't, leaves as it is:
 //
-//	PORT                    port to listen on
-//	KEELSON_HOST            address to listen on
-//	KEELSON_ADVERTISE       address under which others reach this instance, see WithAdvertise
-//	KEELSON_INSTANCE        id of the instance
-//	KEELSON_VERSION         version
-//	KEELSON_ZONE            failure domain
-//	KEELSON_TAGS            tags, separated by commas
-//	KEELSON_STOP_TIMEOUT    such as 10s
-//	KEELSON_DRAIN_DELAY     such as 250ms
-//	KEELSON_LOG_LEVEL       debug, info, warn or error
-//	KEELSON_LOG_FORMAT      json or text
+//	PORT                       port to listen on
+//	KEELSON_HOST               address to listen on
+//	KEELSON_ADVERTISE          address under which others reach this instance, see WithAdvertise
+//	KEELSON_INSTANCE           id of the instance
+//	KEELSON_VERSION            version
+//	KEELSON_ZONE               failure domain
+//	KEELSON_TAGS               tags, separated by commas
+//	KEELSON_STOP_TIMEOUT       such as 10s
+//	KEELSON_DRAIN_DELAY        such as 250ms
+//	KEELSON_CONCURRENCY_LIMIT  adaptive, off, or how many requests may be under way at once
+//	KEELSON_LOG_LEVEL          debug, info, warn or error
+//	KEELSON_LOG_FORMAT         json or text
 //
 // Values that can't be read are an error of [New], which names them all.
 func FromEnvironment() Option {
@@ -67,6 +70,21 @@ func FromEnvironment() Option {
 				o.port = int(n)
 			}
 			return err
+		})
+		read("KEELSON_CONCURRENCY_LIMIT", "adaptive, off or a number from 1", func(v string) error {
+			switch v {
+			case "adaptive":
+				WithConcurrencyLimit()(o)
+			case "off":
+				WithoutConcurrencyLimit()(o)
+			default:
+				n, err := strconv.Atoi(v)
+				if err != nil || n < 1 {
+					return errUnreadable
+				}
+				WithConcurrencyLimit(concurrency.Fixed(n))(o)
+			}
+			return nil
 		})
 		read("KEELSON_LOG_LEVEL", "debug, info, warn or error", func(v string) error {
 			var level slog.Level

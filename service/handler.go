@@ -33,6 +33,9 @@ func (f HandlerFunc) handler(log *slog.Logger) http.Handler {
 			}
 			err = problem.New(http.StatusServiceUnavailable, problem.CodeUnavailable, "This instance is stopping; try again.")
 		case errors.Is(ctx.Err(), context.Canceled):
+			if resp.Begun() { // or who keeps answers would take half of one for the whole
+				panic(http.ErrAbortHandler)
+			}
 			return // nobody is there to read it
 		case resp.Begun() || problem.From(err).Status >= http.StatusInternalServerError:
 			log.ErrorContext(ctx, "request failed", "method", r.Method, "route", r.Pattern, "error", err)
@@ -61,7 +64,7 @@ func (s *Service) Handler() http.Handler {
 	if s.options.cors != nil {
 		around = append(around, s.options.cors)
 	}
-	around = append(around, middleware.Timeout(s.options.requestTimeout), streams)
+	around = append(around, middleware.Timeout(s.options.requestTimeout), streams, middleware.Shed(s.limiter))
 	if s.options.bodyLimit > 0 {
 		around = append(around, middleware.BodyLimit(s.options.bodyLimit))
 	}

@@ -72,6 +72,9 @@ func TestHealthDetail(t *testing.T) {
 		"dependencies": map[string]any{"disk": map[string]any{"status": "text", "responseTime": "number", "lastCheck": "time", "error": "text"}},
 		"metrics": map[string]any{"requestCount": "number", "errorCount": "number", "errorRate": "number",
 			"averageResponseTime": "number", "p50": "number", "p90": "number", "p99": "number"},
+		"concurrency": map[string]any{"limit": "number", "inFlight": "number", "queued": "number",
+			"admitted": map[string]any{"low": "number", "normal": "number", "critical": "number"},
+			"rejected": map[string]any{"low": "number", "normal": "number", "critical": "number"}},
 	}
 	circuit, _ := got["breakers"].(map[string]any)["payments"].(map[string]any)
 	if circuit["state"] != "closed" || circuit["failureCount"] != 0.0 || circuit["metrics"].(map[string]any)["requests"] != 0.0 {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/keelson-go/keelson/concurrency"
+	"github.com/keelson-go/keelson/inprocess"
 	"github.com/keelson-go/keelson/middleware"
 	"github.com/keelson-go/keelson/registry"
 	"github.com/keelson-go/keelson/telemetry"
@@ -34,7 +36,10 @@ type options struct {
 	stopTimeout, drainDelay time.Duration
 	requestTimeout          time.Duration
 	bodyLimit               int64
+	concurrency             []concurrency.Option
+	unlimited               bool
 	cors                    middleware.Middleware
+	neighbours              *inprocess.Directory
 	forced                  <-chan struct{}
 	environment             func(string) string
 	err                     error
@@ -118,9 +123,35 @@ func WithRequestTimeout(d time.Duration) Option { return func(o *options) { o.re
 // [DefaultBodyLimit] by default, 0 or less for no limit.
 func WithBodyLimit(n int64) Option { return func(o *options) { o.bodyLimit = n } }
 
+// WithConcurrencyLimit sets how many requests may be under way at once, as
+// concurrency.New takes it; what is more is refused with 503 (see middleware.Shed).
+// By default the limit is adaptive: it refuses nothing unless the service is
+// overloaded and fewer requests at once are answered faster.
+func WithConcurrencyLimit(opts ...concurrency.Option) Option {
+	return func(o *options) { o.concurrency, o.unlimited = opts, false }
+}
+
+// WithoutConcurrencyLimit lets any number of requests be under way at once.
+func WithoutConcurrencyLimit() Option {
+	return func(o *options) { o.concurrency, o.unlimited = nil, true }
+}
+
+// limiter returns the limiter of requests, or nil for none.
+func (o *options) limiter() (*concurrency.Limiter, error) {
+	if o.unlimited {
+		return nil, nil
+	}
+	return concurrency.New(o.concurrency...)
+}
+
 // WithCORS lets browsers call the service from other origins, as
 // middleware.CORS made it.
 func WithCORS(m middleware.Middleware) Option { return func(o *options) { o.cors = m } }
+
+// WithInProcess has the service called without a socket by what shares d with it, and
+// calls others so that share it, wherever its client would pick those instances anyway:
+// see package inprocess. The service is in d while it listens. Nil means none.
+func WithInProcess(d *inprocess.Directory) Option { return func(o *options) { o.neighbours = d } }
 
 // WithForce cuts the stop short when c is closed; see lifecycle.Signals.
 func WithForce(c <-chan struct{}) Option { return func(o *options) { o.forced = c } }

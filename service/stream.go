@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+
+	"github.com/keelson-go/keelson/middleware"
 )
 
 // ErrDraining is the [context.Cause] of a stream's context that ended because
@@ -26,13 +28,16 @@ func Draining(ctx context.Context) <-chan struct{} {
 
 // Stream is middleware for routes whose responses have no end of their own, and
 // would hold up the stop of the service: when the service lets requests finish
-// (see [Draining]), the request's context ends, with the cause [ErrDraining].
+// (see [Draining]), the request's context ends, with the cause [ErrDraining]. Nor
+// do they count for the limit of concurrent requests ([WithConcurrencyLimit]).
 //
 // Requests with "Accept: text/event-stream", as browsers' EventSource sends
-// them, and for a WebSocket are treated so on every route. All other requests
-// may take what is left of the stop's time.
+// them, and for a WebSocket are treated so on every route, and do not count from
+// when the stream begins. All other requests may take what is left of the stop's
+// time. Routes of long polls want Stream, too.
 func Stream(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		middleware.BeginStream(w)
 		drain, ok := r.Context().Value(drainKey{}).(context.Context)
 		if !ok {
 			next.ServeHTTP(w, r)
