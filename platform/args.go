@@ -52,6 +52,7 @@ func (m *monolith) parse(args []string) error {
 	set := flag.NewFlagSet(m.program, flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.BoolVar(&f.ephemeral, "ephemeral", false, "")
+	set.BoolVar(&f.noInProcess, "no-in-process", m.config.NoInProcess, "")
 	set.StringVar(&f.gateway, "gateway", cmp.Or(m.config.GatewayListen, defaultGateway), "")
 	set.StringVar(&f.admin, "admin", cmp.Or(m.config.AdminListen, defaultAdmin), "")
 	set.StringVar(&f.engine, "engine", m.config.Engine.Listen, "")
@@ -124,6 +125,7 @@ flags of all:
   --admin HOST:PORT      where the admin API listens (%[4]s)
   --engine HOST:PORT     where other processes reach the engine (%[5]s)
   --port SERVICE=PORT    where a service listens, 0 for a free port; repeat for several
+  --no-in-process        have the services here call one another over their sockets
   --log-level LEVEL      debug, info, warn or error (info)
 
 Keys, data and the run file are in the folder %[6]s here.

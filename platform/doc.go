@@ -23,9 +23,14 @@
 //
 // # One process or many
 //
-// A service does not know which way it runs. In this process it is served and
-// registered as in one of its own: gateways, services and the registry's checks
-// reach it by its address, and another instance of it may run elsewhere, if the
-// engine listens (Config.Engine.Listen) and that instance is told where: package
-// engine/join finds the engine of a [Main] in the same folder by itself.
+// A service does not know which way it runs. In this process it listens and is
+// registered as in one of its own: other processes and the registry's checks reach it
+// by its address, and another instance of it may run elsewhere, if the engine listens
+// (Config.Engine.Listen) and that instance is told where: package engine/join finds
+// the engine of a [Main] in the same folder by itself.
+//
+// The gateway and the services here call one another through the same clients, with
+// the same picks, retries and breakers; but a call that goes to an instance of this
+// process goes there without a socket (package inprocess). Config.NoInProcess has it
+// take the socket all the same.
 package platform

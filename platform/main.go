@@ -199,6 +199,7 @@ func (m *monolith) serve(ctx context.Context, began time.Time) (err error) {
 func (m *monolith) configure(ctx context.Context, work *workspace.Workspace) (Config, error) {
 	cfg, flags := m.config, m.flags
 	cfg.GatewayListen, cfg.AdminListen, cfg.DataDir = flags.gateway, flags.admin, work.DataDir()
+	cfg.NoInProcess = flags.noInProcess
 	if m.config.DataDir != "" && !flags.ephemeral {
 		cfg.DataDir = m.config.DataDir
 	}
@@ -231,7 +232,7 @@ func (m *monolith) configure(ctx context.Context, work *workspace.Workspace) (Co
 
 // flags are the arguments of a run of everything.
 type flags struct {
-	ephemeral              bool
+	ephemeral, noInProcess bool
 	gateway, admin, engine string
 	ports                  map[string]int // of services
 	logLevel               slog.Level

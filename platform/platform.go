@@ -20,6 +20,7 @@ import (
 	"github.com/keelson-go/keelson/engine/embedded"
 	"github.com/keelson-go/keelson/gateway"
 	"github.com/keelson-go/keelson/health"
+	"github.com/keelson-go/keelson/inprocess"
 	"github.com/keelson-go/keelson/internal/httpserver"
 	"github.com/keelson-go/keelson/lifecycle"
 	"github.com/keelson-go/keelson/registry"
@@ -56,6 +57,11 @@ type Config struct {
 	// External.URL is set: that connects to an engine that runs elsewhere.
 	Engine   embedded.Config
 	External engine.Config
+
+	// NoInProcess has the gateway and the services of this process call one another
+	// over their sockets, as if each were a process of its own. Otherwise they do so
+	// without: see package inprocess.
+	NoInProcess bool
 
 	// DataDir is where services that are added keep SQLite files; it is made
 	// (0700) if missing. See AddService.
@@ -94,7 +100,9 @@ type Platform struct {
 	transport *client.Transport
 	group     *lifecycle.Group
 	members   []*member
-	startedAt time.Time
+	// neighbours are the services of this process; nil with Config.NoInProcess.
+	neighbours *inprocess.Directory
+	startedAt  time.Time
 
 	gatewayListener, adminListener net.Listener
 
@@ -123,9 +131,12 @@ func Listen(ctx context.Context, cfg Config) (*Platform, error) {
 		config: cfg, health: health.New(cfg.Version), startedAt: time.Now().UTC(),
 		opened: make(chan struct{}), up: make(chan struct{}),
 	}
+	if !cfg.NoInProcess {
+		p.neighbours = new(inprocess.Directory)
+	}
 	err := errors.Join(
 		p.health.AddDetail("metrics", func() any { return cfg.Telemetry.Server().Summary() }),
-		p.health.AddDetail("breakers", func() any { return map[string]any{} }), // the gateway has none
+		p.health.AddDetail("breakers", func() any { return p.transport.Breakers() }),
 	)
 	if err != nil {
 		return nil, err
@@ -135,7 +146,13 @@ func Listen(ctx context.Context, cfg Config) (*Platform, error) {
 			return nil, fmt.Errorf("platform: make the data folder: %w", err)
 		}
 	}
-	p.transport = client.New(fleet{p}, client.WithMetrics(cfg.Telemetry.Client()), client.WithDialControl(registry.DialCheckable))
+	p.transport, err = client.New(fleet{p}, client.WithMetrics(cfg.Telemetry.Client()), client.WithDialControl(registry.DialCheckable), client.WithLocal(p.neighbours.Local), client.WithLogger(p.log()))
+	if err != nil {
+		return nil, err
+	}
+	if err := p.transport.Show(cfg.Telemetry); err != nil { // a Telemetry that others show theirs with
+		p.log().Debug("the gateway's calls are not in the metrics", "error", err)
+	}
 	p.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{
 		Transport: p.transport, Health: p.health.Detail(), Services: p.services,
 		Telemetry: cfg.Telemetry, Logger: p.log(),

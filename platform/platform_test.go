@@ -275,6 +275,31 @@ func TestMetricsAndHealth(t *testing.T) {
 	}
 }
 
+// What the gateway knows of the services it calls is in /metrics and /health.
+func TestUpstreamsAreShown(t *testing.T) {
+	t.Parallel()
+	tel, err := telemetry.New(telemetry.Config{Service: "keelson", Output: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := listen(t, platform.Config{Gateway: public, Telemetry: tel})
+	addHello(p, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
+	stop := start(t, p)
+	eventually(t, "an answer", func() bool {
+		code, _ := get(t, p.GatewayURL()+"/api/hello")
+		return code == http.StatusOK
+	})
+	if _, body := get(t, p.AdminURL()+"/metrics"); !strings.Contains(body, `keelson_client_breaker_state{service="hello",state="closed"} 1`) {
+		t.Errorf("/metrics: %s", body)
+	}
+	if _, body := get(t, p.GatewayURL()+"/health"); !strings.Contains(body, `"breakers":{"hello":{"state":"closed"`) {
+		t.Errorf("/health: %s", body)
+	}
+	if err := stop(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+}
+
 func TestReload(t *testing.T) {
 	t.Parallel()
 	p := listen(t, platform.Config{})

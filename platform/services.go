@@ -108,7 +108,7 @@ func (p *Platform) runService(ctx context.Context, m *member, construct service.
 // says.
 func (p *Platform) serviceOptions(m *member, opts []service.Option) []service.Option {
 	own := service.Environment(append([]service.Option{service.WithEnvironment(surroundings)}, opts...)...)
-	all := []service.Option{service.WithInstance(m.id), service.FromEnvironment(), service.WithRegistry(p.Registry()), service.WithForce(p.config.Forced)}
+	all := []service.Option{service.WithInstance(m.id), service.FromEnvironment(), service.WithRegistry(p.Registry()), service.WithForce(p.config.Forced), service.WithInProcess(p.neighbours)}
 	all = append(all, opts...)
 	return append(all, service.WithEnvironment(p.environment(m, own)))
 }

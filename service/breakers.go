@@ -30,14 +30,14 @@ func (b *breakers) get(name string, opts []breaker.Option) (*breaker.Breaker, er
 	return made, nil
 }
 
-// report is what /health shows.
-func (b *breakers) report() map[string]any {
+// report is what /health shows: the breakers of a service, and those of its client
+// for the services it calls, unless there is one of that name already.
+func (b *breakers) report(calls map[string]breaker.Snapshot) map[string]breaker.Snapshot {
 	b.mu.Lock()
-	all := maps.Clone(b.byName)
+	own := maps.Clone(b.byName)
 	b.mu.Unlock()
-	shown := map[string]any{}
-	for name, one := range all {
-		shown[name] = one.Snapshot()
+	for name, one := range own {
+		calls[name] = one.Snapshot()
 	}
-	return shown
+	return calls
 }

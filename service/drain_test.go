@@ -47,7 +47,10 @@ func TestStopUnderLoadLosesNothing(t *testing.T) {
 	}
 	callers, _ := fleet(t, hub)
 	eventually(t, "both are in rotation", func() bool { return callers.Endpoints("users").Len() == 2 })
-	transport := keelson.New(callers)
+	transport, err := keelson.New(callers)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer transport.CloseIdleConnections()
 
 	stop := make(chan struct{})

@@ -26,13 +26,18 @@ func (s *Service) serve(ctx context.Context, ready func()) error {
 		return errors.Join(err, l.Close())
 	}
 	srv, endStreams := s.newServer(ctx)
-	return httpserver.Run(ctx, ready, l, srv, httpserver.Stop{
-		Drain: endStreams,
+	n := s.admitNeighbours(srv, l)
+	err := httpserver.Run(ctx, ready, l, srv, httpserver.Stop{
+		Drain: func() {
+			endStreams()
+			n.drain(func() (context.Context, context.CancelFunc) { return s.stopping(ctx) })
+		},
 		Grace: func() (context.Context, context.CancelFunc) {
 			s.health.Drain() // if the start was broken off; else it is so already
 			return s.stopping(ctx)
 		},
 	})
+	return errors.Join(err, n.wait())
 }
 
 // listen notes where the server listens and what the instance is called.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keelson-go/keelson/breaker"
 	"github.com/keelson-go/keelson/client"
+	"github.com/keelson-go/keelson/concurrency"
 	"github.com/keelson-go/keelson/health"
 	"github.com/keelson-go/keelson/lifecycle"
 	"github.com/keelson-go/keelson/middleware"
@@ -32,7 +33,8 @@ type Service struct {
 	transport *client.Transport
 	group     *lifecycle.Group
 	breakers  breakers
-	listening chan struct{} // closed when addr and self are set
+	limiter   *concurrency.Limiter // of requests; nil for none
+	listening chan struct{}        // closed when addr and self are set
 	addr      net.Addr
 	self      registry.Instance
 
@@ -47,29 +49,36 @@ type Service struct {
 // options.
 func New(name string, opts ...Option) (*Service, error) {
 	o := apply(opts)
-	if err := errors.Join(o.err, o.check(name)); err != nil {
+	limiter, err := o.limiter()
+	if err := errors.Join(o.err, o.check(name), err); err != nil {
 		return nil, fmt.Errorf("service %q: %w", name, err)
 	}
 	s := &Service{
-		name: name, options: o, mux: http.NewServeMux(), telemetry: o.telemetry,
+		name: name, options: o, mux: http.NewServeMux(), telemetry: o.telemetry, limiter: limiter,
 		health: health.New(o.version), listening: make(chan struct{}),
 	}
 	if s.telemetry == nil {
 		o.log.Service, o.log.Version, o.log.Instance = name, o.version, o.id
-		var err error
 		if s.telemetry, err = telemetry.New(o.log); err != nil {
 			return nil, fmt.Errorf("service %q: %w", name, err)
 		}
 	}
+	s.showLimit()
 	var fleet client.Discoverer = nobody{}
 	if o.registry != nil {
 		fleet = o.registry
 	}
-	s.transport = client.New(fleet, client.WithMetrics(s.telemetry.Client()), client.WithZone(o.zone))
+	if s.transport, err = client.New(fleet, client.WithMetrics(s.telemetry.Client()), client.WithZone(o.zone), client.WithLocal(o.neighbours.Local), client.WithLogger(s.Log())); err != nil {
+		return nil, fmt.Errorf("service %q: %w", name, err)
+	}
+	if err := s.transport.Show(s.telemetry); err != nil { // of services that share a Telemetry those of the first are shown
+		s.Log().Debug("the calls to other services are not in the metrics", "error", err)
+	}
 	s.group = lifecycle.New(lifecycle.StopTimeout(o.stopTimeout), lifecycle.ForceOn(o.forced), lifecycle.Logger(s.Log()))
 	return s, errors.Join(
 		s.health.AddDetail("metrics", func() any { return s.telemetry.Server().Summary() }),
-		s.health.AddDetail("breakers", func() any { return s.breakers.report() }),
+		s.health.AddDetail("breakers", func() any { return s.breakers.report(s.transport.Breakers()) }),
+		s.health.AddDetail("concurrency", func() any { return s.limiter.Snapshot() }),
 	)
 }
 
