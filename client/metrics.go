@@ -85,3 +85,15 @@ func (s *Stats) emit(emit telemetry.Emit) {
 	emit(limitMetric, float64(s.Limit))
 	emit(limitedMetric, float64(s.Limited))
 }
+
+// Breakers returns the state of the breaker of each service that was called, by the
+// service's name.
+func (t *Transport) Breakers() map[string]breaker.Snapshot {
+	all := map[string]breaker.Snapshot{}
+	for name, u := range *t.upstreams.Load() {
+		if u.breaker != nil {
+			all[name] = u.breaker.Snapshot()
+		}
+	}
+	return all
+}
