@@ -129,7 +129,10 @@ func keelson(b *testing.B, upstream string, key *auth.DevKey) string {
 		b.Cleanup(jwt.Close)
 		cfg.Authenticator = jwt
 	}
-	transport := client.New(reg, client.WithMetrics(tel.Client()))
+	transport, err := client.New(reg, client.WithMetrics(tel.Client()))
+	if err != nil {
+		b.Fatal(err)
+	}
 	g, err := gateway.New(cfg, gateway.Deps{Transport: transport, Telemetry: tel})
 	if err != nil {
 		b.Fatal(err)
