@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keelson-go/keelson/deadline"
 	"github.com/keelson-go/keelson/retry"
 )
 
@@ -58,7 +59,7 @@ func again(p *retry.Policy, m moment) (wait time.Duration, ok bool) {
 		return 0, false
 	}
 	if m.free() {
-		return 0, m.left > 0
+		return 0, worth(m.left, 0)
 	}
 	wait = p.Backoff.Delay(m.attempts, m.random)
 	if !m.other && m.pushback.asked {
@@ -67,7 +68,13 @@ func again(p *retry.Policy, m moment) (wait time.Duration, ok bool) {
 		}
 		wait += m.pushback.after // added, lest all who were told the same moment come in it
 	}
-	return wait, wait < m.left
+	return wait, worth(m.left, wait)
+}
+
+// worth reports whether a try after a wait leaves its instance any time: what would be
+// told that there is none need not be asked.
+func worth(left, wait time.Duration) bool {
+	return left > wait && deadline.PassOn(left-wait) > 0
 }
 
 // streams reports whether a request asks for an answer that goes on, or for another

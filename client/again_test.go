@@ -35,6 +35,8 @@ func TestAgain(t *testing.T) {
 		{"or longer than the caller waits", moment{fate: shed, idempotent: true, pushback: pushback{asked: true, after: time.Second}, left: time.Second}, 1012500 * time.Microsecond, false},
 		{"never means never", moment{fate: shed, idempotent: true, other: true, pushback: pushback{asked: true, never: true}}, 0, false},
 		{"no time for the backoff", moment{fate: faulty, idempotent: true, other: true, left: 10 * time.Millisecond}, 12500 * time.Microsecond, false},
+		{"no time for the try after it", moment{fate: faulty, idempotent: true, other: true, left: 13 * time.Millisecond}, 12500 * time.Microsecond, false},
+		{"next to no time", moment{fate: refused, other: true, left: time.Millisecond}, 0, false},
 		{"no time at all", moment{fate: refused, other: true, left: -1}, 0, false},
 		{"an answer is an answer", moment{fate: answered, idempotent: true, other: true}, 0, false},
 	} {
@@ -75,7 +77,7 @@ func TestAgainProperties(t *testing.T) {
 			t.Errorf("a try after the last: %+v", m)
 		case !m.idempotent && m.fate != refused:
 			t.Errorf("what may have been done is done again: %+v", m)
-		case wait < 0 || wait >= m.left:
+		case wait < 0 || wait >= m.left-time.Millisecond || m.left < 0:
 			t.Errorf("a wait of %v, with %v left", wait, m.left)
 		case wait > DefaultMaxAfter+retry.DefaultMax:
 			t.Errorf("a wait of %v", wait)

@@ -17,6 +17,7 @@ import (
 type attempt struct {
 	up     *upstream
 	ep     *balance.Endpoint
+	req    *http.Request // of the call, or a hedge's copy
 	hedge  bool
 	cancel context.CancelCauseFunc // nil: it has no context of its own
 
@@ -33,15 +34,18 @@ type attempt struct {
 }
 
 // send makes one try. If cancel is given, it ends ctx, and is called when the try and
-// its answer's body are over.
-func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc, ep *balance.Endpoint, hedge bool) outcome {
+// its answer's body are over. A hedge is given its copy of the request, any other try nil.
+func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc, ep *balance.Endpoint, hedge *http.Request) outcome {
 	var a *attempt
-	if hedge || c.firstUsed { // a hedge runs beside the call, and must not touch it
+	if hedge != nil || c.firstUsed { // a hedge runs beside the call, and must not touch it
 		a = new(attempt)
 	} else {
 		a, c.firstUsed = &c.first, true
 	}
-	a.up, a.ep, a.hedge, a.started = c.up, ep, hedge, time.Now()
+	if a.req = hedge; hedge == nil {
+		a.req = c.req
+	}
+	a.up, a.ep, a.hedge, a.started = c.up, ep, hedge != nil, time.Now()
 	var timer *time.Timer
 	if limit := c.patience(a.started); limit > 0 {
 		if cancel == nil {
@@ -51,8 +55,8 @@ func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc, ep *bal
 		timer = time.AfterFunc(limit, func() { late(errLate) })
 	}
 	a.cancel = cancel
-	a.address(ctx, c.req)
-	if !hedge { // a hedged request has none
+	a.address(ctx, a.req)
+	if !a.hedge { // a hedged request has none
 		a.out.Body = c.body.lend(a.out.Body)
 	}
 	c.up.attempts.Add(1)
@@ -60,6 +64,7 @@ func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc, ep *bal
 	returned := false
 	defer func() {
 		if !returned { // a panic goes up
+			a.took = time.Since(a.started)
 			a.end(neutral)
 		}
 	}()
@@ -99,11 +104,12 @@ func (c *call) carry(out *http.Request, ep *balance.Endpoint) (*http.Response, e
 func (c *call) unanswered(ctx context.Context, a *attempt, err error) outcome {
 	o := outcome{err: err, ep: a.ep}
 	word := ""
-	switch caller, cause := c.req.Context(), context.Cause(ctx); {
-	case caller.Err() == nil && errors.Is(cause, errLost):
+	switch caller, cause := a.req.Context(), context.Cause(ctx); {
+	case errors.Is(cause, errLost): // whatever its caller does since
 		o.kind, o.fate, word = Canceled, lost, "lost"
 	case caller.Err() == nil && errors.Is(cause, errLate), errors.Is(err, errLate):
-		o.kind, o.fate = Timeout, late
+		// Whatever the carrier says: it may know of a cancelled context only.
+		o.kind, o.fate, o.err = Timeout, late, errLate
 	default:
 		o.kind = classify(caller, err)
 		// The carrier's own timeouts (of a TLS handshake, say) are not the caller's.
@@ -112,7 +118,7 @@ func (c *call) unanswered(ctx context.Context, a *attempt, err error) outcome {
 	if word == "" {
 		word = o.kind.String()
 	}
-	c.metrics.Observe(c.up.name, c.req.Method, 0, word, a.took)
+	c.metrics.Observe(c.up.name, a.req.Method, 0, word, a.took)
 	a.fate = o.fate
 	if usual := c.up.answers.usual(); !a.hedge && o.fate == overdue && usual > 0 {
 		// It took longer than usual; by how much, nobody knows.
@@ -124,14 +130,17 @@ func (c *call) unanswered(ctx context.Context, a *attempt, err error) outcome {
 
 // answered takes the head of an answer. The try ends with its body.
 func (c *call) answered(a *attempt, resp *http.Response) outcome {
-	c.metrics.Observe(c.up.name, c.req.Method, resp.StatusCode, "", a.took)
+	c.metrics.Observe(c.up.name, a.req.Method, resp.StatusCode, "", a.took)
 	a.fate = fateOfAnswer(resp.StatusCode, resp.Header)
 	c.up.losers.answered(a.ep.ID)
 	if a.fate == answered && !a.hedge {
 		c.up.answers.record(a.took)
 	}
 	resp.Request = c.req
-	if resp.Body == http.NoBody || resp.Body == nil {
+	if resp.Body == nil { // against the rules, but easily done by a base in a test
+		resp.Body = http.NoBody
+	}
+	if resp.Body == http.NoBody {
 		a.end(a.fate.means().detector)
 	} else {
 		if a.stream = endless(resp); a.stream && a.fate == answered && c.up.detector != nil {

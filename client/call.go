@@ -32,6 +32,8 @@ type call struct {
 	// The first try is allocated together with its call.
 	first     attempt
 	firstUsed bool
+
+	end outcome // of the last try so far; its answer is open
 }
 
 // outcome is how a try ended: with an answer or with an error.
@@ -61,21 +63,21 @@ func (t *Transport) call(up *upstream, req *http.Request) (*http.Response, error
 	if t.retry.TotalTimeout > 0 {
 		c.ends = time.Now().Add(t.retry.TotalTimeout)
 	}
-	var end outcome
 	settled := false
 	defer func() {
 		if !settled { // a panic goes up
+			drop(c.end.resp)
 			up.settle(permit, token, abandoned, nil)
 		}
 	}()
 	up.budget.Deposit()
-	end = c.run()
+	c.run()
 	settled = true
-	up.settle(permit, token, end.fate, end.err)
-	if end.err != nil {
-		return nil, c.failure(end)
+	up.settle(permit, token, c.end.fate, c.end.err)
+	if c.end.err != nil {
+		return nil, c.failure(c.end)
 	}
-	return end.resp, nil
+	return c.end.resp, nil
 }
 
 // admit asks the breaker and the limiter for one call.
@@ -99,25 +101,27 @@ func (u *upstream) admit(ctx context.Context) (breaker.Permit, concurrency.Token
 	return permit, token, nil
 }
 
-// run makes tries until one of them is the last.
-func (c *call) run() outcome {
+// run makes tries until one of them is the last, whose end is the call's.
+func (c *call) run() {
 	ep, _ := c.next()
+	if ep == nil { // the last instance went while the call began
+		err := noInstance(c.up.name)
+		c.end = outcome{err: err, kind: err.Kind, fate: abandoned}
+		return
+	}
 	for {
-		if ep == nil { // the last instance went while the call began
-			err := noInstance(c.up.name)
-			return outcome{err: err, kind: err.Kind, fate: refused}
-		}
-		o := c.try(ep)
-		next, wait, ok := c.plan(&o)
+		c.end = c.try(ep)
+		next, wait, ok := c.plan(&c.end)
 		if !ok {
-			return o
+			return
 		}
-		c.up.retries[o.fate].Add(1)
-		discard(o.resp)
+		c.up.retries[c.end.fate].Add(1)
+		discard(c.end.resp)
+		c.end.resp = nil
 		if !c.sleep(wait) {
 			err := context.Cause(c.req.Context())
-			o = outcome{err: err, kind: classify(c.req.Context(), err), fate: gone, ep: o.ep}
-			return o
+			c.end = outcome{err: err, kind: classify(c.req.Context(), err), fate: gone, ep: ep}
+			return
 		}
 		ep = next
 	}
@@ -127,7 +131,7 @@ func (c *call) run() outcome {
 // budget is asked last: what it gives is gone.
 func (c *call) plan(o *outcome) (next *balance.Endpoint, wait time.Duration, ok bool) {
 	p := &c.retry
-	if !mayRepeat(o.fate, c.idempotent, c.attempts, p.MaxAttempts) || !c.body.rewindable(c.req) {
+	if !mayRepeat(o.fate, c.idempotent, c.attempts, p.MaxAttempts) || c.req.Context().Err() != nil || !c.body.rewindable(c.req) {
 		return nil, 0, false
 	}
 	now := time.Now()
@@ -204,7 +208,7 @@ func (c *call) try(ep *balance.Endpoint) outcome {
 			return c.race(ep, after)
 		}
 	}
-	return c.send(c.req.Context(), nil, ep, false)
+	return c.send(c.req.Context(), nil, ep, nil)
 }
 
 // left returns how long the caller, or the TotalTimeout, still waits.

@@ -54,7 +54,7 @@
 //     or the request has an Idempotency-Key, and its body can be sent again.
 //
 // It never is after the first byte of an answer went to the caller, nor when the caller
-// has gone. It goes to an instance that was not tried while there is one: at once if
+// has gone or has next to no time left. It goes to an instance that was not tried while there is one: at once if
 // nothing was sent, else after a jittered backoff. Where there is none, a Retry-After is
 // waited for, if that is short and the caller has the time. When tries, time or budget
 // are used up, the last answer is returned as it is.
@@ -86,7 +86,7 @@
 //
 // The context's trace, request id, deadline and priority go along as traceparent,
 // X-Request-Id, Request-Timeout and X-Request-Priority, unless the request has them
-// already.
+// already. A Request-Timeout of its own that is more than the context has left is lowered.
 //
 // # Answers
 //

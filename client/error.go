@@ -112,14 +112,15 @@ func classify(ctx context.Context, err error) Kind {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return Canceled
 	}
-	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
+	if at, ok := ctx.Deadline(); ctx.Err() != nil || ok && time.Until(at) <= 0 {
 		return Timeout
 	}
-	// A dial that took too long sent nothing either: another instance may do.
+	// A dial that took too long sent nothing either: another instance may do. Its error is
+	// a DeadlineExceeded, too.
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" || errors.Is(err, syscall.ECONNREFUSED) {
 		return Refused
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return Timeout
 	}
 	if t, ok := errors.AsType[net.Error](err); ok && t.Timeout() {

@@ -20,6 +20,8 @@ import (
 
 // The fleets here live in virtual time, where a machine that is busy changes nothing:
 // 20,000 calls that take 20 s are over in a moment, and what takes 2 ms takes 2 ms.
+// They run alone, because package balance has one clock for all of the process: that of
+// another bubble, or real time, would be seen in between.
 
 // sim is a service in memory: its instances are called instead of a network.
 type sim struct {
@@ -201,7 +203,6 @@ func explain(t *testing.T, tr *client.Transport, results []result) {
 // than the other two: callers notice next to nothing, and the instances have hardly more to
 // do. Chance decides which instance gets which call, so it is looked at three times.
 func TestSickFleet(t *testing.T) {
-	t.Parallel()
 	failures, calls, served := 0, 0, int64(0)
 	for range 3 {
 		synctest.Test(t, func(t *testing.T) {
@@ -211,9 +212,8 @@ func TestSickFleet(t *testing.T) {
 			failures += failed(results)
 			calls += len(results)
 			served += s.served.Load()
-			// 3 ms is what a sound instance takes at most, and 10 ms what the slow one takes at
-			// least, so nobody waits for that.
-			if p99 := slowest(results, 0.99); p99 > 10*time.Millisecond {
+			// 30 ms is what the slow instance takes at most, where a sound one takes 3 ms.
+			if p99 := slowest(results, 0.99); p99 > 30*time.Millisecond {
 				t.Errorf("1 %% of the calls took more than %v", p99)
 			}
 			if n := failed(since(results, 5*time.Second)); n > 10 {
@@ -230,18 +230,15 @@ func TestSickFleet(t *testing.T) {
 	if extra := float64(served)/float64(calls) - 1; extra > 0.1 {
 		t.Errorf("the instances had %.1f %% more to do, want 10 %% at most", 100*extra)
 	}
-	t.Logf("%d of %d calls failed; extra load %.2f %%", failures, calls, 100*(float64(served)/float64(calls)-1))
 }
 
 // A frozen instance beside a sound one must not hurt for longer than it takes to notice.
 func TestOneOfTwoFreezes(t *testing.T) {
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		one := &switchable{does: sound(time.Millisecond)}
-		tr, s := newSim(t, []instance{one.answer, sound(time.Millisecond)})
+		tr, _ := newSim(t, []instance{one.answer, sound(time.Millisecond)})
 		time.AfterFunc(5*time.Second, func() { one.to(frozen) })
 		results := flood(t, tr, 25*time.Second, 2*time.Millisecond, time.Second, nil)
-		t.Logf("%d failed, the last one %v after it froze; %d attempts", failed(results), lastFailure(results)-5*time.Second, s.served.Load())
 		if n := failed(results); n > len(results)/500 {
 			t.Errorf("%d of %d calls failed, want one in 500 at most", n, len(results))
 			explain(t, tr, results)
@@ -320,7 +317,6 @@ func (q *queue) answer(req *http.Request) (int, error) {
 // A frozen one comes back with all that has queued up. It can serve 900 calls a second,
 // and gets 400: if all were tried three times, it would get more than it can ever serve.
 func TestStorm(t *testing.T) {
-	t.Parallel()
 	const (
 		gap     = 2500 * time.Microsecond
 		calm    = 3 * time.Second
@@ -330,7 +326,6 @@ func TestStorm(t *testing.T) {
 	)
 	for _, kind := range []string{"down", "refusing", "frozen"} {
 		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				queues := []*queue{newQueue(), newQueue(), newQueue()}
 				var switches []*switchable
@@ -366,9 +361,9 @@ func TestStorm(t *testing.T) {
 				results := flood(t, tr, total, gap, time.Second, nil)
 				attempts := float64(during) / float64((back-calm)/gap)
 				noticed := lastFailure(results) - back
-				t.Logf("%.2f attempts a call during the outage, the last failure %v after it", attempts, noticed)
-				if attempts > 1.2 {
-					t.Errorf("%.2f attempts a call during the outage, want 1.2 at most", attempts)
+				// The budget alone would keep it at 1.2; the breaker keeps most calls away.
+				if attempts > 0.5 {
+					t.Errorf("%.2f attempts a call during the outage, want half of one at most", attempts)
 				}
 				if noticed > notices {
 					t.Errorf("a call failed %v after the service was back", noticed)
@@ -387,7 +382,6 @@ func TestStorm(t *testing.T) {
 // Instances restart one after the other, as in each deployment: no call may fail, not even
 // those that must not be repeated, since nothing was sent.
 func TestRollingRestart(t *testing.T) {
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var instances []instance
 		for i := range 4 {
@@ -413,7 +407,6 @@ func TestRollingRestart(t *testing.T) {
 
 // Somebody sends requests that make every instance fail. The others must not pay for it.
 func TestPoisonousCaller(t *testing.T) {
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sick := func(req *http.Request) (int, error) {
 			if req.Header.Get("Poison") != "" {

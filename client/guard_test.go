@@ -251,44 +251,6 @@ func TestDeadlineIsOver(t *testing.T) {
 	})
 }
 
-func TestPriorityGoesAlong(t *testing.T) {
-	t.Parallel()
-	var seen []string
-	script := func(host string, n int, req *http.Request) reply {
-		seen = append(seen, strings.Join(req.Header.Values(concurrency.Header), ","))
-		return fine(host, n, req)
-	}
-	play(t, 1, script, func(s *stage) {
-		ctx := concurrency.ContextWithPriority(s.Context(), concurrency.Critical)
-		_, _, _ = s.get()
-		_, _, _ = s.do(request(s.T, "GET", "http://users/", nil).WithContext(ctx))
-		own := request(s.T, "GET", "http://users/", nil).WithContext(ctx)
-		own.Header.Set(concurrency.Header, "low")
-		_, _, _ = s.do(own)
-	})
-	if got := strings.Join(seen, ";"); got != ";critical;low" {
-		t.Errorf("priorities %q", got)
-	}
-}
-
-func TestGRPCDeadlineGoesAlong(t *testing.T) {
-	t.Parallel()
-	var seen string
-	script := func(host string, n int, req *http.Request) reply {
-		seen = req.Header.Get("Grpc-Timeout")
-		return fine(host, n, req)
-	}
-	play(t, 1, script, func(s *stage) {
-		ctx, cancel := context.WithTimeout(s.Context(), time.Second)
-		defer cancel()
-		req := request(s.T, "POST", "http://users/a.B/C", nil).WithContext(ctx)
-		req.Header.Set("Content-Type", "application/grpc")
-		if _, _, err := s.do(req); err != nil || seen != "950000u" && seen != "950000000n" && seen != "950m" {
-			s.Errorf("%v, Grpc-Timeout %q, want 950 ms", err, seen)
-		}
-	})
-}
-
 func TestWithLocal(t *testing.T) {
 	t.Parallel()
 	local := client.WithLocal(func(instance string) http.RoundTripper {
@@ -330,6 +292,21 @@ func TestWithLocal(t *testing.T) {
 			s.Errorf("%q, %v", body, err)
 		}
 	}, draining)
+}
+
+// What breaks by somebody's cancellation, but not the caller's, is a failure.
+func TestBrokenByACancellation(t *testing.T) {
+	t.Parallel()
+	play(t, 2, all(reply{err: context.Canceled}), func(s *stage) {
+		for range 20 {
+			if _, _, err := s.do(request(s.T, "POST", "http://users/", nil)); kindOf(err) != client.Broken {
+				s.Fatal(err)
+			}
+		}
+		if got := s.stats().Breaker.State; got != breaker.Open {
+			s.Errorf("the breaker is %v", got)
+		}
+	})
 }
 
 // A carrier that panics leaves nothing behind.

@@ -94,7 +94,8 @@ func WithDialControl(control func(ctx context.Context, network, address string, 
 // WithBase sets what carries the tries, HTTP/1 and TLS. If it is an *http.Transport,
 // the [Transport] owns it from then on, and uses a copy of it for HTTP/2 without TLS,
 // which gRPC needs; any other carries gRPC too. It must return soon after a request's
-// context has ended, as an http.RoundTripper should.
+// context has ended, as an http.RoundTripper should. If it panics, that goes up to the
+// caller; in a hedge, which nobody called, it ends the process.
 func WithBase(base http.RoundTripper) Option { return func(s *settings) { s.base = base } }
 
 // WithLocal lets instances of this very process be called without a socket. It is asked

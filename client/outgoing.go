@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/keelson-go/keelson/concurrency"
 	"github.com/keelson-go/keelson/deadline"
@@ -33,14 +34,14 @@ func (a *attempt) address(ctx context.Context, req *http.Request) {
 	if a.out.Host == req.URL.Host {
 		a.out.Host = ""
 	}
-	p := passing(ctx, req.Header)
+	p := passing(ctx, req.Header, isGRPC(req))
 	if p == (passed{}) {
 		return
 	}
 	if a.out.Header = maps.Clone(req.Header); a.out.Header == nil {
 		a.out.Header = make(http.Header, 4)
 	}
-	p.write(ctx, a.out.Header, isGRPC(req))
+	p.write(ctx, a.out.Header)
 }
 
 // passed is what of a context goes along, unless the request says it already.
@@ -48,18 +49,20 @@ type passed struct {
 	trace    bool
 	id       string
 	deadline bool
+	grpc     bool // gRPC's deadline
 	priority concurrency.Priority
 }
 
-func passing(ctx context.Context, h http.Header) (p passed) {
+func passing(ctx context.Context, h http.Header, grpc bool) (p passed) {
 	if h["Traceparent"] == nil {
 		_, p.trace = telemetry.TraceFrom(ctx)
 	}
 	if h["X-Request-Id"] == nil {
 		p.id = telemetry.RequestID(ctx)
 	}
-	if h[deadline.Header] == nil {
-		_, p.deadline = ctx.Deadline()
+	if at, ok := ctx.Deadline(); ok {
+		p.deadline = !tells(h, deadline.Header, at)
+		p.grpc = grpc && !tells(h, deadline.HeaderGRPC, at)
 	}
 	if h[concurrency.Header] == nil {
 		p.priority = concurrency.PriorityFrom(ctx)
@@ -67,7 +70,22 @@ func passing(ctx context.Context, h http.Header) (p passed) {
 	return p
 }
 
-func (p passed) write(ctx context.Context, h http.Header, grpc bool) {
+// tells reports whether a header says how long the caller waits, and no more than that
+// is until at: when a request is sent again, some of the time is gone.
+func tells(h http.Header, name string, at time.Time) bool {
+	if h[name] == nil {
+		return false
+	}
+	said, ok := deadline.Caller(func(n string) []string {
+		if n == name {
+			return h[n]
+		}
+		return nil
+	})
+	return ok && said <= time.Until(at)
+}
+
+func (p passed) write(ctx context.Context, h http.Header) {
 	if p.trace {
 		trace, _ := telemetry.TraceFrom(ctx)
 		h.Set("Traceparent", trace.Child().String())
@@ -80,9 +98,9 @@ func (p passed) write(ctx context.Context, h http.Header, grpc bool) {
 	}
 	if p.deadline {
 		deadline.Inject(ctx, h.Set)
-		if grpc && h[deadline.HeaderGRPC] == nil {
-			deadline.InjectGRPC(ctx, h.Set)
-		}
+	}
+	if p.grpc {
+		deadline.InjectGRPC(ctx, h.Set)
 	}
 	if p.priority != concurrency.Normal {
 		h.Set(concurrency.Header, p.priority.String())

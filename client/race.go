@@ -19,7 +19,8 @@ import (
 //
 // The first try runs in the caller's goroutine. A hedge has the timer's goroutine, which
 // exists only once the timer fires and ends with the hedge: when that is lost, its
-// context is over. Who is second to know that a try has lost gets rid of its answer.
+// context is over. Who is second to know that a try has lost gets rid of its answer. As it
+// may be a moment longer under way than the call, it has a copy of the request.
 type race struct {
 	c      *call
 	after  time.Duration
@@ -40,6 +41,7 @@ type race struct {
 // hedge is one more try of a race, or several in turn.
 type hedge struct {
 	ep   *balance.Endpoint
+	req  *http.Request
 	give context.CancelCauseFunc // ends it
 	end  outcome
 }
@@ -59,7 +61,27 @@ func (c *call) race(ep *balance.Endpoint, after time.Duration) outcome {
 		r.timer.Reset(after)
 	}
 	r.mu.Unlock()
-	return r.finish(c.send(ctx, cancel, ep, false))
+	returned := false
+	defer func() {
+		if !returned { // a panic goes up
+			r.leave()
+		}
+	}()
+	first := c.send(ctx, cancel, ep, nil)
+	returned = true
+	return r.finish(first)
+}
+
+// leave ends the race for a caller who does not wait for its end.
+func (r *race) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = true
+	r.timer.Stop()
+	r.giveUp(nil)
+	if r.best != nil {
+		drop(r.best.end.resp)
+	}
 }
 
 // start runs a hedge; the timer calls it.
@@ -77,7 +99,7 @@ func (r *race) start() {
 	}
 	r.mu.Unlock()
 	for h != nil {
-		ctx, h = r.proceed(h, r.c.send(ctx, h.give, h.ep, true))
+		ctx, h = r.proceed(h, r.c.send(ctx, h.give, h.ep, h.req))
 	}
 }
 
@@ -86,6 +108,9 @@ func (r *race) enter() (context.Context, *hedge) {
 	c := r.c
 	r.broke = false
 	if r.over || r.won() || c.req.Context().Err() != nil || c.attempts+len(r.hedges) >= c.retry.MaxAttempts {
+		return nil, nil
+	}
+	if !worth(c.left(time.Now()), 0) {
 		return nil, nil
 	}
 	tried := slices.Clone(c.tried)
@@ -104,7 +129,7 @@ func (r *race) enter() (context.Context, *hedge) {
 		r.told = make(chan struct{}, 1)
 	}
 	ctx, give := context.WithCancelCause(c.req.Context())
-	h := &hedge{ep: ep, give: give}
+	h := &hedge{ep: ep, req: c.req.Clone(c.req.Context()), give: give}
 	r.hedges = append(r.hedges, h)
 	return ctx, h
 }
@@ -116,7 +141,7 @@ func (r *race) won() bool { return r.best != nil && r.best.end.fate.wins() }
 func (r *race) proceed(h *hedge, end outcome) (context.Context, *hedge) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.failed && !end.fate.wins() { // else it is the caller's business: see plan
+	if !r.failed && end.fate.means().repeat != never && r.c.wanted(&end) { // if it has, it is the caller's business: see plan
 		if ctx, next := r.enter(); next != nil {
 			r.c.up.retries[end.fate].Add(1)
 			drop(end.resp)
@@ -145,9 +170,13 @@ func (r *race) proceed(h *hedge, end outcome) (context.Context, *hedge) {
 
 // giveUp ends all hedges but one. r.mu is held.
 func (r *race) giveUp(but *hedge) {
+	why := errLost
+	if gone := context.Cause(r.c.req.Context()); gone != nil { // which may not have reached them yet
+		why = gone
+	}
 	for _, h := range r.hedges {
 		if h != but {
-			h.give(errLost)
+			h.give(why)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"syscall"
@@ -263,6 +264,74 @@ func TestCancelledWhileWaiting(t *testing.T) {
 	})
 }
 
+// Who has gone by the time a try fails gets what there is; no retry is paid for.
+func TestCancelledBeforeTheRetry(t *testing.T) {
+	t.Parallel()
+	var leave context.CancelFunc
+	script := func(string, int, *http.Request) reply {
+		time.AfterFunc(time.Millisecond, leave)
+		return reply{status: 503}
+	}
+	told := client.WithRetry(retry.Policy{OnRetry: func(e retry.Event) { t.Errorf("told of a retry: %+v", e) }})
+	play(t, 2, script, func(s *stage) {
+		ctx, cancel := context.WithCancel(s.Context())
+		defer cancel()
+		leave = cancel
+		tr := newTransport(s.T, fleetOf(s.eps), told, client.WithBase(carrier(func(req *http.Request) (*http.Response, error) {
+			resp, err := s.world.RoundTrip(req)
+			<-ctx.Done() // the answer was on its way
+			return resp, err
+		})))
+		resp, err := tr.RoundTrip(request(s.T, "GET", "http://users/", nil).WithContext(ctx))
+		if err != nil || resp.StatusCode != 503 {
+			s.Fatal(resp, err)
+		}
+		_ = resp.Body.Close()
+		for _, got := range tr.Services() {
+			if got.Attempts != 1 || len(got.Retries) != 0 || got.BudgetLeft < 10 {
+				s.Errorf("%+v", got)
+			}
+		}
+	})
+}
+
+// Nor is a try made for whom there is next to no time left.
+func TestNoTimeForARetry(t *testing.T) {
+	t.Parallel()
+	play(t, 2, all(reply{after: 99500 * time.Microsecond, err: refusal()}), func(s *stage) {
+		ctx, cancel := context.WithTimeout(s.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, _, err := s.do(request(s.T, "GET", "http://users/", nil).WithContext(ctx))
+		if kindOf(err) != client.Refused || s.total() != 1 {
+			s.Errorf("%v after %d calls", err, s.total())
+		}
+	})
+}
+
+// A dial that took too long has sent nothing: even a POST goes elsewhere.
+func TestDialTimeout(t *testing.T) {
+	t.Parallel()
+	_, slow := (&net.Dialer{Timeout: 1}).Dial("tcp", "127.0.0.1:9")
+	if !errors.Is(slow, context.DeadlineExceeded) {
+		t.Fatal(slow)
+	}
+	play(t, 2, first(reply{after: client.DialTimeout, err: slow}, 1), func(s *stage) {
+		status, body, err := s.do(request(s.T, "POST", "http://users/", strings.NewReader("x")))
+		if err != nil || status != 200 || body != "1" || s.stats().Retries["refused"] != 1 {
+			s.Errorf("%d %q, %v", status, body, err)
+		}
+	})
+	// If it was the caller's time that ended, that is what is told.
+	play(t, 2, all(reply{after: time.Second, err: slow}), func(s *stage) {
+		ctx, cancel := context.WithTimeout(s.Context(), time.Second)
+		defer cancel()
+		_, _, err := s.do(request(s.T, "POST", "http://users/", strings.NewReader("x")).WithContext(ctx))
+		if kindOf(err) != client.Timeout || s.total() != 1 {
+			s.Errorf("%v after %d calls", err, s.total())
+		}
+	})
+}
+
 func TestAttemptTimeout(t *testing.T) {
 	t.Parallel()
 	play(t, 2, first(reply{}, 1), func(s *stage) {
@@ -299,7 +368,7 @@ func TestAttemptTimeout(t *testing.T) {
 			s.Fatal(err)
 		}
 		defer resp.Body.Close()
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "slow" {
 			s.Errorf("%q, %v", b, err)
 		}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -65,18 +66,6 @@ func (u *upstream) rotation(set *balance.Set) *balance.Set {
 // settle tells the breaker and the limiter how a call ended.
 func (u *upstream) settle(permit breaker.Permit, token concurrency.Token, f fate, err error) {
 	m := f.means()
-	switch m.breaker {
-	case good:
-		permit.Success()
-	case bad:
-		if err != nil {
-			permit.Done(err) // it counts timeouts apart
-		} else {
-			permit.Failure()
-		}
-	default:
-		permit.Cancel()
-	}
 	switch m.limiter {
 	case good:
 		token.Success()
@@ -84,5 +73,17 @@ func (u *upstream) settle(permit breaker.Permit, token concurrency.Token, f fate
 		token.Overloaded()
 	default:
 		token.Ignore()
+	}
+	switch m.breaker { // last: its listeners are the user's, and may panic
+	case good:
+		permit.Success()
+	case bad:
+		if err != nil && !errors.Is(err, context.Canceled) { // somebody's: the caller's has another fate
+			permit.Done(err) // it counts timeouts apart
+		} else {
+			permit.Failure()
+		}
+	default:
+		permit.Cancel()
 	}
 }
