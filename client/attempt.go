@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keelson-go/keelson/balance"
+	"github.com/keelson-go/keelson/deadline"
 )
 
 // attempt is one try, from its request to the end of its answer's body, which it wraps.
@@ -132,6 +133,11 @@ func (c *call) unanswered(ctx context.Context, a *attempt, err error) outcome {
 func (c *call) answered(a *attempt, resp *http.Response) outcome {
 	c.metrics.Observe(c.up.name, a.req.Method, resp.StatusCode, "", a.took)
 	a.fate = fateOfAnswer(resp.StatusCode, resp.Header)
+	if resp.StatusCode == http.StatusGatewayTimeout && a.outlasted() {
+		// It gave up when the time was over that it was told. That is the caller's word,
+		// and no sign that another instance would do better, or that this one is sick.
+		a.fate = impatient
+	}
 	c.up.losers.answered(a.ep.ID)
 	if a.fate == answered && !a.hedge {
 		c.up.answers.record(a.took)
@@ -154,6 +160,12 @@ func (c *call) answered(a *attempt, resp *http.Response) outcome {
 		}
 	}
 	return outcome{resp: resp, fate: a.fate, ep: a.ep}
+}
+
+// outlasted reports whether the try took as long as the instance was told it may.
+func (a *attempt) outlasted() bool {
+	told, ok := deadline.Caller(a.out.Header.Values)
+	return ok && a.took >= told
 }
 
 // endless reports whether an answer's body ends only when somebody has had enough.

@@ -409,3 +409,33 @@ func TestTheLastInstanceStays(t *testing.T) {
 		}
 	}, client.WithoutBreaker(), client.WithPicker(balance.P2C))
 }
+
+// A service that gives up when the time it was told is over does as it should: callers
+// that give it little must not have it taken for broken, nor ask it again.
+func TestTimeToldIsOver(t *testing.T) {
+	t.Parallel()
+	play(t, 2, all(reply{after: 190 * time.Millisecond, status: 504}), func(s *stage) {
+		for range 100 {
+			ctx, cancel := context.WithTimeout(s.Context(), 200*time.Millisecond)
+			status, _, err := s.do(request(s.T, "GET", "http://users/", nil).WithContext(ctx))
+			cancel()
+			if err != nil || status != 504 {
+				s.Fatal(status, err)
+			}
+		}
+		if got := s.stats(); got.Breaker.Metrics.Opens != 0 || got.Ejected != 0 || s.total() != 100 {
+			s.Errorf("%d sent; %+v", s.total(), got)
+		}
+	}, client.WithoutHedging())
+	// A 504 that comes early is another service's, behind it: that is tried elsewhere.
+	play(t, 2, all(reply{status: 504}), func(s *stage) {
+		ctx, cancel := context.WithTimeout(s.Context(), time.Second)
+		defer cancel()
+		if status, _, err := s.do(request(s.T, "GET", "http://users/", nil).WithContext(ctx)); err != nil || status != 504 {
+			s.Fatal(status, err)
+		}
+		if s.total() != 3 {
+			s.Errorf("%d sent", s.total())
+		}
+	})
+}

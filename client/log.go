@@ -21,11 +21,11 @@ func WithLogger(log *slog.Logger) Option {
 			case breaker.HalfOpen: // it comes after each open time, and says nothing yet
 				level = slog.LevelDebug
 			}
-			log.Log(context.Background(), level, "circuit breaker is "+c.To.String(), "upstream", c.Name, "from", c.From.String())
+			log.Log(context.Background(), level, "circuit breaker", "upstream", c.Name, "state", c.To.String(), "was", c.From.String())
 		}
 		s.onOutlier = func(service string, c outlier.Change) {
 			level := slog.LevelInfo
-			attrs := []any{"upstream", service, "instance", c.ID, "reason", c.Reason.String()}
+			attrs := []any{"upstream", service, "instance", c.ID, "state", c.Kind.String(), "reason", c.Reason.String()}
 			switch c.Kind {
 			case outlier.Ejected:
 				level = slog.LevelWarn
@@ -33,7 +33,7 @@ func WithLogger(log *slog.Logger) Option {
 			case outlier.Probing:
 				level = slog.LevelDebug
 			}
-			log.Log(context.Background(), level, "instance is "+c.Kind.String(), attrs...)
+			log.Log(context.Background(), level, "outlier", attrs...)
 		}
 	}
 }

@@ -23,7 +23,7 @@ func TestWithLogger(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if log := out.String(); strings.Count(log, "\n") != 1 || !strings.Contains(log, `level=WARN msg="instance is ejected" upstream=users instance=users-0`) {
+	if log := out.String(); strings.Count(log, "\n") != 1 || !strings.Contains(log, `level=WARN msg=outlier upstream=users instance=users-0 state=ejected`) {
 		t.Errorf("logged:\n%s", log)
 	}
 	if b := tr.Breakers()["users"]; b.State != breaker.Closed || b.Metrics.Successes != 50 {
@@ -39,7 +39,7 @@ func TestWithLogger(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if log := out.String(); !strings.Contains(log, `level=WARN msg="circuit breaker is open" upstream=users from=closed`) {
+	if log := out.String(); !strings.Contains(log, `level=WARN msg="circuit breaker" upstream=users state=open was=closed`) {
 		t.Errorf("logged:\n%s", log)
 	}
 }

@@ -43,7 +43,8 @@ type settings struct {
 
 // The defaults of a service's breaker. It looks at whole calls, so retries and hedges
 // have done what they could before it hears of a failure: if half of the last 100 calls
-// failed, the service does. A second is long enough to take the load off it and short
+// failed, the service does. It counts calls and not time, or a service that is called
+// once a second would never open it. A second is long enough to take the load off it and short
 // enough to be back within two of its recovery; 20 % of jitter keep a fleet's probes
 // apart. A probe that hangs is given up for another as soon as a new one would be due.
 func defaultBreaker() []breaker.Option {

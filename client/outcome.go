@@ -151,6 +151,11 @@ func pushbackOf(h http.Header, now time.Time) pushback {
 	return pushback{}
 }
 
+// longWait is the least wait after which a caller whose time is over says something
+// about the service. The p95 alone does not: a service has slower routes than most of
+// its calls show, and callers in a hurry on those could have it taken for broken.
+const longWait = time.Second
+
 // fateOfError says how a try without an answer ended. waited is for how long; usual is
 // what nearly all answers of the service take at most, 0 if that is not known.
 func fateOfError(k Kind, own bool, waited, usual time.Duration) fate {
@@ -163,7 +168,7 @@ func fateOfError(k Kind, own bool, waited, usual time.Duration) fate {
 		switch {
 		case own:
 			return late
-		case waited >= usual:
+		case waited >= max(usual, longWait):
 			return overdue
 		}
 		return impatient

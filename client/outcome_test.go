@@ -68,6 +68,10 @@ func TestFateOfError(t *testing.T) {
 			t.Errorf("%v (own %v, usual %v): fate %d, want %d", tt.kind, tt.own, tt.usual, got, tt.want)
 		}
 	}
+	// However fast the service usually is: its slow routes are not in its p95.
+	if got := fateOfError(Timeout, false, waited-1, time.Millisecond); got != impatient {
+		t.Errorf("a short wait is fate %d", got)
+	}
 }
 
 // What must hold of the table whatever is changed in it.
