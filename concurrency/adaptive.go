@@ -77,11 +77,11 @@ func (l *Limiter) observe(t Token, how outcome, inFlight int64) {
 		k = a.kinds.other
 	}
 	latency := logOf(now - t.start)
-	stretch, counts := k.sample(latency, how, a.learns.Load())
-	if counts && int64(t.start) >= a.since.Load() {
-		a.stretch.Add(int64(stretch))
+	one := k.sample(latency, how, a.learns.Load())
+	if one.counts && int64(t.start) >= a.since.Load() {
+		a.stretch.Add(int64(one.stretch))
 		a.latency.Add(int64(latency))
-		if stretch > tooSlow {
+		if one.slow {
 			a.slow.Add(1)
 		}
 		a.samples.Add(1)
@@ -98,34 +98,42 @@ const (
 	mostStretch  = 12 * octave
 )
 
-// sample learns from a call's latency and returns by how much it was more than
-// expected, and whether that may be asked at all. From a call that was given up it
-// learns only if learns says so: what callers don't wait for is not usual.
-func (k *kind) sample(latency octaves, how outcome, learns bool) (stretch octaves, counts bool) {
+// sample is what one call says.
+type sample struct {
+	stretch octaves // its latency by what is expected
+	slow    bool    // it took too long
+	counts  bool    // it may be asked at all
+}
+
+// sample learns from a call's latency and judges it. From a call that was given up
+// it learns only if learns says so: what callers don't wait for is not usual.
+func (k *kind) sample(latency octaves, how outcome, learns bool) sample {
 	usual := octaves(k.usual.Load())
-	isGrown := k.isGrown()
+	s := sample{stretch: latency - octaves(k.expected.Load()), counts: k.isGrown()}
+	s.slow = s.stretch > tooSlow
 	switch how {
 	case overloaded:
 		// How long it took says little if it was refused at once. Two octaves are
 		// clearly too much.
-		stretch = 2 * octave
-		if isGrown {
-			stretch = max(stretch, latency-usual)
+		if s.stretch = max(s.stretch, 2*octave); !s.counts {
+			s.stretch = 2 * octave
 		}
-		return min(stretch, mostStretch), true
+		s.slow, s.counts = true, true
+		learns = false
 	case abandoned:
 		if usual != 0 && latency <= usual {
-			return 0, false
+			return sample{}
 		}
 		// No delay is accepted that the caller did not accept.
-		stretch = latency - usual
+		s.slow = latency-usual > tooSlow
 	default:
-		stretch, learns = latency-octaves(k.expected.Load()), true
+		learns = true
 	}
 	if learns {
 		k.learn(latency)
 	}
-	return min(max(stretch, leastStretch), mostStretch), isGrown
+	s.stretch = min(max(s.stretch, leastStretch), mostStretch)
+	return s
 }
 
 // closeWindow has the controller judge the window and begins the next one.

@@ -35,6 +35,7 @@ type trial struct {
 	enough  int           // so many samples tell
 
 	samples int
+	slow    int
 	stretch octaves // their sum
 }
 
@@ -129,7 +130,7 @@ func (c *controller) step(w window) decision {
 		return decision{limit: c.limit}
 	}
 	c.bad, c.before = 0, window{}
-	if known && w.stretch <= tooSlow {
+	if known && !c.isSlow(w) {
 		c.deafness = 0
 	}
 	switch {
@@ -143,11 +144,12 @@ func (c *controller) step(w window) decision {
 	return c.keep(w)
 }
 
-// isSlow tells whether calls take too long. To begin with, that is if most of
-// them do: waiting for each other makes all slow, while some that are very slow
-// may just be another sort. Once there is overload the average is more precise.
+// isSlow tells whether calls take too long: if most of them do. Waiting for each
+// other makes all slow, while some that are very slow may just be another sort.
+// Once there is overload the average is more precise.
 func (c *controller) isSlow(w window) bool {
-	return w.stretch > tooSlow && (c.guarding || float64(w.slow) > majority*float64(w.samples))
+	most := float64(w.slow) > majority*float64(w.samples)
+	return most || c.guarding && w.stretch > tooSlow
 }
 
 // with returns w together with the one before it.
@@ -206,7 +208,7 @@ func (c *controller) keep(w window) decision {
 // lower lowers the limit to where calls should not be too slow.
 func (c *controller) lower(w window, working float64) decision {
 	// Not below half at once: the estimate is rough, and it can be done again.
-	factor := max(math.Exp2(float64(aim-w.stretch)/float64(octave)), 0.5)
+	factor := min(max(math.Exp2(float64(aim-w.stretch)/float64(octave)), 0.5), 0.9)
 	c.set(min(c.limit, c.with(working*factor)))
 	c.try(w, working, 0)
 	return decision{limit: c.limit, afresh: true}
@@ -247,6 +249,7 @@ func (c *controller) try(w window, working float64, proceed int) {
 func (c *controller) judge(w window) decision {
 	t := &c.trial
 	t.samples += w.samples
+	t.slow += w.slow
 	t.stretch += w.stretch * octaves(w.samples)
 	if t.samples < t.enough {
 		if w.now < t.until {
@@ -254,7 +257,7 @@ func (c *controller) judge(w window) decision {
 		}
 		return c.reset()
 	}
-	w.samples, w.stretch = t.samples, t.stretch/octaves(t.samples)
+	w.samples, w.slow, w.stretch = t.samples, t.slow, t.stretch/octaves(t.samples)
 	tried := *t
 	*t = trial{}
 	if w.stretch > tried.before-octaves(proof*float64(tried.promise)) {
@@ -267,7 +270,7 @@ func (c *controller) judge(w window) decision {
 		c.set(tried.proceed)
 		return decision{limit: c.limit, afresh: true}
 	}
-	if working := w.working(); w.stretch > tooSlow && working > float64(c.least) {
+	if working := w.working(); c.isSlow(w) && working > float64(c.least) {
 		return c.lower(w, working)
 	}
 	return decision{limit: c.limit}

@@ -93,11 +93,11 @@ func TestUsualGrowsSlowly(t *testing.T) {
 func TestSample(t *testing.T) {
 	t.Parallel()
 	k := newKind(10 * time.Millisecond)
-	if _, counts := k.sample(logOf(time.Second), finished, false); counts {
+	if k.sample(logOf(time.Second), finished, false).counts {
 		t.Error("the first call of a kind counts")
 	}
-	if stretch, counts := newKind(0).sample(0, overloaded, false); !counts || stretch != 2*octave {
-		t.Errorf("overload counts at once: %v %v", stretch, counts)
+	if got := newKind(0).sample(0, overloaded, false); got != (sample{stretch: 2 * octave, slow: true, counts: true}) {
+		t.Errorf("overload counts at once: %+v", got)
 	}
 	k = newKind(10 * time.Millisecond)
 	for range 100 {
@@ -108,23 +108,23 @@ func TestSample(t *testing.T) {
 	for _, tt := range []struct {
 		latency time.Duration
 		how     outcome
-		stretch octaves
-		counts  bool
+		want    sample
 	}{
-		{10 * time.Millisecond, finished, -octave, true},
-		{20 * time.Millisecond, finished, 0, true},
-		{80 * time.Millisecond, finished, 2 * octave, true},
-		{1, finished, leastStretch, true},
-		{1 << 60, finished, mostStretch, true},
-		{5 * time.Millisecond, abandoned, 0, false}, // it might have been quick
-		{40 * time.Millisecond, abandoned, 2 * octave, true},
-		{time.Millisecond, overloaded, 2 * octave, true},
-		{80 * time.Millisecond, overloaded, 3 * octave, true},
-		{1 << 60, overloaded, mostStretch, true},
+		{10 * time.Millisecond, finished, sample{-octave, false, true}},
+		{20 * time.Millisecond, finished, sample{0, false, true}},
+		{80 * time.Millisecond, finished, sample{2 * octave, true, true}},
+		{1, finished, sample{leastStretch, false, true}},
+		{1 << 60, finished, sample{mostStretch, true, true}},
+		{5 * time.Millisecond, abandoned, sample{}}, // it might have been quick
+		{15 * time.Millisecond, abandoned, sample{-octave * 4 / 10, false, true}},
+		{40 * time.Millisecond, abandoned, sample{octave, true, true}},
+		{time.Millisecond, overloaded, sample{2 * octave, true, true}},
+		{160 * time.Millisecond, overloaded, sample{3 * octave, true, true}},
+		{1 << 60, overloaded, sample{mostStretch, true, true}},
 	} {
-		if stretch, counts := k.sample(logOf(tt.latency), tt.how, false); !near(stretch, tt.stretch) || counts != tt.counts {
-			t.Errorf("%v, outcome %d: %.2f octaves, counts: %t; want %.2f, %t", tt.latency, tt.how,
-				float64(stretch)/float64(octave), counts, float64(tt.stretch)/float64(octave), tt.counts)
+		got := k.sample(logOf(tt.latency), tt.how, false)
+		if !near(got.stretch, tt.want.stretch) || got.slow != tt.want.slow || got.counts != tt.want.counts {
+			t.Errorf("%v, outcome %d: %+v, want %+v", tt.latency, tt.how, got, tt.want)
 		}
 	}
 }
@@ -195,17 +195,19 @@ func TestTrial(t *testing.T) {
 		crowd := steady(now, 1000, 256*time.Millisecond, octave*8/10)
 		crowd.rejected = 100
 		want("just right", crowd, 256, false)
-		crowd.stretch = octave / 2
+		crowd.stretch, crowd.slow = octave/2, 0
 		want("fast enough", crowd, 256+25, true)
-		crowd.now += reproof
+		crowd.now, crowd.stretch = crowd.now+reproof, octave*8/10
 		before := c.limit
 		want("half for a proof", crowd, 128, true)
 		crowd.stretch, crowd.latency = -octave/2, logOf(128*time.Millisecond)
+		want("not enough yet", crowd, 128, false)
 		want("proved", crowd, before, true)
 		crowd.now += reproof
 		crowd.stretch, crowd.latency = octave, logOf(256*time.Millisecond)
 		want("half for another", crowd, 128, true)
 		crowd.stretch = octave * 11 / 10
+		want("not enough of it yet", crowd, 128, false)
 		want("not proved any more", crowd, 1000, true)
 	}
 }
@@ -262,7 +264,7 @@ func TestControllerProperties(t *testing.T) {
 					t.Fatalf("less than the least, not for a proof: %+v, %+v", d, c)
 				case d.limit < was.limit && !c.guarding:
 					t.Fatalf("lower, but not on guard: %+v, %+v", d, c)
-				case d.limit < was.limit && !was.trial.on && w.stretch <= tooSlow && w.rejected == 0:
+				case d.limit < was.limit && !was.trial.on && !was.isSlow(w) && w.rejected == 0:
 					t.Fatalf("lower without a reason: %+v, %+v", w, d)
 				case c.guarding && d.raise > 0:
 					t.Fatalf("it learns in overload: %+v, %+v", d, c)
