@@ -92,6 +92,14 @@ func (l *Limiter) observe(t Token, how outcome, inFlight int64) {
 	}
 }
 
+// hurry closes a window that is overdue. Otherwise it would be for a call that ends,
+// and if all that are under way hang there is none, and everybody would be refused.
+func (l *Limiter) hurry() {
+	if now := l.now(); now-time.Duration(l.adaptive.began.Load()) >= windowLimit {
+		l.closeWindow(now, l.inFlight.Load())
+	}
+}
+
 // The most that one sample may say.
 const (
 	leastStretch = -4 * octave

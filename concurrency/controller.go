@@ -140,6 +140,8 @@ func (c *controller) step(w window) decision {
 		return c.grow(w, working)
 	case c.guarding && known && w.now-c.proved >= reproof:
 		return c.halve(w, working, c.limit)
+	case c.guarding && w.now-c.proved >= reproof:
+		return c.reset() // hardly a call ends: the limit can't be proved again
 	}
 	return c.keep(w)
 }

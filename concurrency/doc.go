@@ -17,8 +17,10 @@
 // # The adaptive limit
 //
 // In the beginning it is wide open, and as long as there is no overload it stays
-// so: a burst, a cold start, slow routes beside fast ones or a thousand long polls
-// are not refused. It looks for overload in windows of a tenth of a second and
+// so: a burst, a cold start, slow routes beside fast ones or long polls beside other
+// calls are not refused. Where long polls are nearly all there is, end their counting
+// (Token.Ignore; middleware.BeginStream): their clients' patience looks like a slow
+// service. It looks for overload in windows of a tenth of a second and
 // more, and takes it for that only if all of this is so in two of them in a row:
 //
 //   - Most calls are too slow: slower than twice what nine in ten of their kind
@@ -35,12 +37,13 @@
 // everything busy. If they do not get faster, they are slow for another reason,
 // such as a service they call: then the limit is lifted, and for ten seconds or
 // more nothing is refused and it is learned anew what is usual. Every 15 s the
-// proof is repeated.
+// proof is repeated; if hardly a call ends by then the limit is lifted, too.
 //
 // When nobody is refused any more the limit doubles every half second until it is
 // where it was in the beginning.
 //
 // The idea to compare latency with what is usual is that of TCP Vegas and of
 // Netflix's concurrency-limits (Gradient2); that a limit has to prove itself is to
-// have no healthy service shed load because its latency changed.
+// have no healthy service shed load for longer than a trial because its latency
+// changed.
 package concurrency

@@ -126,6 +126,9 @@ func (l *Limiter) begin() Token {
 // refuse counts a refusal.
 func (l *Limiter) refuse(priority int) error {
 	l.rejected[priority].Add(1)
+	if l.adaptive != nil {
+		l.hurry()
+	}
 	return &l.refusals[priority]
 }
 

@@ -212,3 +212,29 @@ func TestSlowForAnotherReason(t *testing.T) {
 		})
 	}
 }
+
+// When no call ends any more, whatever the limit was then is not kept: it was found
+// for calls that do, and those of another kind may be well.
+func TestLimitWhenCallsHang(t *testing.T) {
+	t.Parallel()
+	for name, overload := range map[string]time.Duration{"on trial": 300 * ms, "proved": 10 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			play(t, true, func(s *sim) {
+				w := make(workers, 8)
+				s.arrive(200, 5*time.Second, func() { s.call("GET /", normal, time.Hour, w.work(20*ms)) })
+				for end := time.Now().Add(overload); time.Now().Before(end) || s.limiter.Snapshot().Limit > 1000; {
+					s.arrive(1200, 10*ms, func() { s.call("GET /", normal, time.Hour, w.work(20*ms)) })
+				}
+				hang := func() { s.call("GET /", normal, time.Hour, sleeps(10*time.Minute)) }
+				s.arrive(200, 30*time.Second, hang)
+				s.score()
+				s.arrive(20, 10*time.Second, func() { s.call("GET /other", normal, time.Hour, sleeps(10*ms)) })
+				time.Sleep(time.Second)
+				if got := s.score(); got.refused > 0 {
+					t.Errorf("%+v, limit %+v", got, s.limiter.Snapshot())
+				}
+			})
+		})
+	}
+}

@@ -57,6 +57,17 @@ func (q *queue) join(priority int) *waiter {
 	return w
 }
 
+// isBehind reports whether a call of that priority would have others in front of it.
+// q.mu must be held.
+func (q *queue) isBehind(priority int) bool {
+	for i := priority; i < priorities; i++ {
+		if q.lists[i].Len() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // leave takes w out, and reports whether it was still in. q.mu must be held.
 func (q *queue) leave(w *waiter) bool {
 	if w.place == nil {
@@ -78,6 +89,13 @@ func (q *queue) decide(w *waiter, begins bool) {
 func (l *Limiter) await(ctx context.Context, priority int) (Token, error) {
 	q := l.queue
 	q.mu.Lock()
+	// Those who wait may be unable to use what room there is. A call that can must
+	// not drive one of them out of a full queue first.
+	l.admitFirst()
+	if !q.isBehind(priority) && l.take(priority) {
+		q.mu.Unlock()
+		return l.begin(), nil
+	}
 	w := q.join(priority)
 	// Now that it is in the queue, who makes room looks for it. It may have been
 	// made just before.

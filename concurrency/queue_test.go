@@ -245,3 +245,26 @@ func TestQueueIsLive(t *testing.T) {
 		})
 	}
 }
+
+// Who finds room drives nobody out of a full queue of those for whom there is none.
+func TestFullQueueAndRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{t: t, limiter: newLimiter(t, concurrency.Fixed(4), concurrency.Queue(1, time.Second))}
+		var held []concurrency.Token
+		for range 3 {
+			token, err := l.limiter.Acquire(t.Context(), low)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, token)
+		}
+		l.wait(t.Context(), "low", low)
+		l.wait(t.Context(), "critical", critical)
+		l.want("critical")
+		held[0].Success()
+		held[1].Success()
+		synctest.Wait()
+		l.want("critical", "low")
+	})
+}

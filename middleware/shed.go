@@ -150,17 +150,16 @@ func refuse(w http.ResponseWriter, r *http.Request, err error) {
 			"The time for this request was over before there was room to begin it."))
 		return
 	}
-	var after time.Duration
-	detail := "The service is stopping; try again."
-	code := problem.CodeUnavailable
+	rec := record(w, r)
+	after, code := time.Second, problem.CodeUnavailable
+	detail := "The service is stopping; try again." // or the client left, and nobody reads it
 	if limit, ok := errors.AsType[*concurrency.LimitError](err); ok {
 		after, code = limit.RetryAfter(), problem.CodeOverloaded
 		detail = "More requests are under way than the service can answer in time; try again later."
+		rec.shed = true
 	}
 	// Whole seconds, rounded: the times are spread evenly, and stay so.
-	w.Header().Set("Retry-After", strconv.Itoa(int(max(after.Round(time.Second), time.Second)/time.Second)))
-	rec := record(w, r)
-	rec.shed = true
+	rec.Header().Set("Retry-After", strconv.Itoa(int(after.Round(time.Second)/time.Second)))
 	Fail(rec, r, problem.New(http.StatusServiceUnavailable, code, detail))
 }
 

@@ -79,6 +79,22 @@ func TestShedRefuses(t *testing.T) {
 	}
 }
 
+// A client that left before there was room was not refused for overload.
+func TestShedWhenTheClientHasLeft(t *testing.T) {
+	t.Parallel()
+	log := new(logs)
+	h := middleware.Chain(http.NotFoundHandler(), middleware.AccessLog(log.logger(), middleware.AccessLogOptions{}), middleware.Shed(newLimiter(t)))
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for range 2 {
+		serve(h, httptest.NewRequestWithContext(gone, "GET", "/", nil))
+	}
+	records := log.records(t, "request")
+	if len(records) != 2 || records[0]["status"] != 499.0 || records[0]["level"] != "INFO" || records[0]["shed"] != nil {
+		t.Errorf("logged %v", records)
+	}
+}
+
 // What is said by the header, or by PriorityBy, decides who has room, and is in
 // the context.
 func TestShedByPriority(t *testing.T) {

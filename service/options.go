@@ -125,8 +125,8 @@ func WithBodyLimit(n int64) Option { return func(o *options) { o.bodyLimit = n }
 
 // WithConcurrencyLimit sets how many requests may be under way at once, as
 // concurrency.New takes it; what is more is refused with 503 (see middleware.Shed).
-// By default the limit is adaptive: it refuses nothing unless the service is
-// overloaded and fewer requests at once are answered faster.
+// By default the limit is adaptive: it refuses nothing until requests get much
+// slower, and soon nothing again unless fewer at once are answered faster.
 func WithConcurrencyLimit(opts ...concurrency.Option) Option {
 	return func(o *options) { o.concurrency, o.unlimited = opts, false }
 }
