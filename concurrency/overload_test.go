@@ -230,7 +230,7 @@ func TestLimitWhenCallsHang(t *testing.T) {
 				s.arrive(200, 30*time.Second, hang)
 				s.score()
 				s.arrive(20, 10*time.Second, func() { s.call("GET /other", normal, time.Hour, sleeps(10*ms)) })
-				time.Sleep(time.Second)
+				sleeps(time.Second)()
 				if got := s.score(); got.refused > 0 {
 					t.Errorf("%+v, limit %+v", got, s.limiter.Snapshot())
 				}
